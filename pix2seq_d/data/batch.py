@@ -1,0 +1,71 @@
+"""What the data side hands over: a Clip of one sequence (NumPy, as read) and a Batch of them (torch, at model size).
+
+L = T + 1 maps: T past ones, oldest first, and the one to predict; F <= L images. B batch, H W image size, h w mask size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Clip:
+    """The frame to predict with its map and the maps before it.
+
+    Attributes:
+        frames: (F, H, W, 3) uint8 RGB, the images of the last F of the L frames; F = 1 unless a reader was asked for all.
+        class_map: (L, H, W) uint8 train ids, oldest first, the last one belongs to the frame to predict; 255 is void.
+        instance_map: (L, H, W) int32, 0 = no instance (stuff, void, or a crowd region of a thing class).
+        present: (L,) bool, False where a past frame does not exist or has no map; its maps are void then.
+        sequence_id: name of the video, for example "0002".
+        frame_id: number of the frame to predict, as in its file name.
+    """
+
+    frames: np.ndarray
+    class_map: np.ndarray
+    instance_map: np.ndarray
+    present: np.ndarray
+    sequence_id: str
+    frame_id: int
+
+    @property
+    def name(self) -> str:
+        """`sequence/frame`, for messages."""
+        return f"{self.sequence_id}/{self.frame_id:06d}"
+
+
+@dataclass
+class Batch:
+    """B clips at the model's image size and mask size.
+
+    Attributes:
+        frame: (B, 3, H, W) uint8 RGB, the frame to predict.
+        class_codes: (B, L, h, w) int64, 0 = void, train id c -> c + 1; the last of the L maps is to be predicted.
+        instance_codes: (B, L, h, w) int64, 0 = no instance; constant per object inside a clip, permuted per clip.
+        crowd: (B, h, w) bool, thing pixels of the last map without an instance: nothing is known of their instance code.
+        present: (B, L) bool, as in Clip.
+        names: `sequence/frame` of every sample.
+    """
+
+    frame: Tensor
+    class_codes: Tensor
+    instance_codes: Tensor
+    crowd: Tensor
+    present: Tensor
+    names: list[str]
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch with every tensor on `device`."""
+        moved = {
+            f.name: getattr(self, f.name).to(device, non_blocking=True)
+            for f in fields(self)
+            if isinstance(getattr(self, f.name), Tensor)
+        }
+        return replace(self, **moved)
+
+    def __len__(self) -> int:
+        return len(self.frame)
