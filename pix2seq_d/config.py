@@ -1,0 +1,333 @@
+"""The settings of a run as frozen dataclasses, and the presets. Standard library only; only build.py and scripts read it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The network and its bits.
+
+    Attributes:
+        image_size: (height, width) in pixels that frames are fitted into; multiples of the network's stride.
+        mask_stride: image size / mask size.
+        num_class_bits: bits of the class code.
+        num_instance_bits: bits of the instance code, room for 2^n - 1 objects at a time; 0 = semantic only.
+        bit_scale: amplitude b of the analog bits.
+        target: what the denoiser predicts: "softmax" over codes or "mse" on bits.
+        schedule: noise schedule: "cosine", "linear" or "sigmoid".
+        self_cond: feed the previous estimate back (a second input of the denoiser).
+        past_offsets: past frames whose maps condition the next, oldest first; [] for images.
+        block: backbone block: "basic" or "bottleneck".
+        stem_width: channels of the backbone's stem.
+        stage_widths: channels per backbone stage, before the block's expansion.
+        stage_depths: blocks per backbone stage.
+        stage_strides: stride per backbone stage; the first counts from image / 4.
+        norm: backbone norm: "group" from scratch, "frozen_batch" for ImageNet weights.
+        encoder_dim: width of the encoder's transformer.
+        encoder_layers: layers of the encoder's transformer.
+        encoder_heads: heads of the encoder's transformer.
+        pyramid_dim: channels of the top-down merge.
+        cond_channels: channels of the image features at mask size.
+        denoiser_widths: channels per UNet level.
+        denoiser_blocks: residual blocks per UNet level.
+        denoiser_dim: width of the denoiser's transformer.
+        denoiser_layers: layers of the denoiser's transformer.
+        denoiser_heads: heads of the denoiser's transformer.
+        dropout: dropout rate in both transformers and the residual blocks.
+    """
+
+    image_size: tuple[int, int] = (384, 1248)
+    mask_stride: int = 2
+    num_class_bits: int = 5
+    num_instance_bits: int = 6
+    bit_scale: float = 0.1
+    target: str = "softmax"
+    schedule: str = "cosine"
+    self_cond: bool = False
+    past_offsets: tuple[int, ...] = (-2, -1)
+    block: str = "bottleneck"
+    stem_width: int = 64
+    stage_widths: tuple[int, ...] = (64, 128, 256, 512)
+    stage_depths: tuple[int, ...] = (3, 4, 6, 3)
+    stage_strides: tuple[int, ...] = (1, 2, 2, 1)
+    norm: str = "group"
+    encoder_dim: int = 512
+    encoder_layers: int = 12
+    encoder_heads: int = 8
+    pyramid_dim: int = 256
+    cond_channels: int = 256
+    denoiser_widths: tuple[int, ...] = (128, 128, 256, 256)
+    denoiser_blocks: int = 1
+    denoiser_dim: int = 512
+    denoiser_layers: int = 6
+    denoiser_heads: int = 8
+    dropout: float = 0.0
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How masks are generated, in validation and as the saved model's defaults.
+
+    Attributes:
+        sampler: "ddim" or "ddpm".
+        num_steps: denoising steps of a first frame.
+        num_steps_next: denoising steps of later frames, which see past maps.
+        td_steps: asymmetric time interval, in steps.
+        min_pixels: smallest segment kept, in pixels of the frame; smaller ones go to their neighbours.
+    """
+
+    sampler: str = "ddim"
+    num_steps: int = 20
+    num_steps_next: int = 10
+    td_steps: float = 1.0
+    min_pixels: int = 0
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where clips come from and how they are varied.
+
+    Attributes:
+        dataset: "synthetic", "kitti-step", "camvid" or "cityscapes".
+        root: folder of the dataset (unused for "synthetic").
+        label_spec: name of the label spec.
+        train_split: split to train on.
+        val_split: split to validate on.
+        scale_min: smallest random enlargement of a clip.
+        scale_max: largest random enlargement of a clip; 1 and 1 switch scale jitter off.
+        flip_rate: probability of mirroring a clip.
+        brightness: largest relative change of brightness.
+        contrast: largest relative change of contrast.
+        saturation: largest relative change of saturation.
+        num_workers: loader processes; 0 loads in the training process.
+        num_sequences: sequences of the synthetic training set.
+        num_frames: frames per synthetic sequence.
+        difficulty: of the synthetic data: "easy", "default" or "hard".
+        seed: of the synthetic data.
+    """
+
+    dataset: str = "synthetic"
+    root: str = "data/kitti_step"
+    label_spec: str = "kitti-step"
+    train_split: str = "train"
+    val_split: str = "val"
+    scale_min: float = 1.0
+    scale_max: float = 1.0
+    flip_rate: float = 0.5
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+    num_workers: int = 4
+    num_sequences: int = 1000
+    num_frames: int = 40
+    difficulty: str = "default"
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """The training loss.
+
+    Attributes:
+        weight_power: p of the inverse-area pixel weight; 0 = uniform.
+        self_cond_rate: probability per sample of self-conditioning; needs model.self_cond.
+        past_dropout: probability of nulling each past map.
+        past_dropout_all: probability of nulling all past maps of a sample.
+    """
+
+    weight_power: float = 0.2
+    self_cond_rate: float = 0.0
+    past_dropout: float = 0.15
+    past_dropout_all: float = 0.1
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Optimisation and bookkeeping.
+
+    Attributes:
+        steps: optimizer steps of the whole run.
+        batch_size: clips per process and micro-step.
+        accumulation: micro-steps per optimizer step.
+        lr: peak learning rate of AdamW.
+        warmup_steps: steps of linear warm-up.
+        lr_decay: "constant" or "cosine" (to lr_final over the run).
+        lr_final: learning rate at the last step of a cosine decay, as a fraction of lr.
+        weight_decay: of AdamW, on matrices and kernels only.
+        beta1: first-moment decay of AdamW.
+        beta2: second-moment decay of AdamW.
+        clip_norm: gradient norm limit.
+        ema_decay: final decay of the averaged weights.
+        precision: "no" (float32), "bf16" or "fp16".
+        seed: of weights, noise, data order and augmentation.
+        log_every: steps between log lines.
+        save_every: steps between checkpoints.
+        keep_checkpoints: newest checkpoints kept.
+        output_dir: run folder.
+        init_from: run folder, saved model or Hub id to take weights from at step 0; empty = none.
+        encoder_weights: Hub id of ImageNet ResNet weights (safetensors, torchvision's names); empty = random.
+        resume: continue from the newest complete checkpoint of output_dir.
+        cpu: stay on the CPU although a GPU is there.
+        threads: CPU threads per process for torch; 0 leaves torch's choice.
+    """
+
+    steps: int = 50_000
+    batch_size: int = 4
+    accumulation: int = 1
+    lr: float = 1e-4
+    warmup_steps: int = 1000
+    lr_decay: str = "constant"
+    lr_final: float = 0.01
+    weight_decay: float = 0.05
+    beta1: float = 0.9
+    beta2: float = 0.999
+    clip_norm: float = 1.0
+    ema_decay: float = 0.999
+    precision: str = "no"
+    seed: int = 0
+    log_every: int = 10
+    save_every: int = 1000
+    keep_checkpoints: int = 2
+    output_dir: str = "results/train"
+    init_from: str = ""
+    encoder_weights: str = ""
+    resume: bool = True
+    cpu: bool = False
+    threads: int = 0
+
+
+@dataclass(frozen=True)
+class ValidationConfig:
+    """Scoring during training: averaged weights, own past predictions.
+
+    Attributes:
+        every: steps between validations; 0 = never.
+        num_sequences: sequences scored.
+        num_frames: first frames of each sequence scored.
+        num_steps: denoising steps of a first frame.
+        num_steps_next: denoising steps of later frames.
+    """
+
+    every: int = 5000
+    num_sequences: int = 4
+    num_frames: int = 20
+    num_steps: int = 5
+    num_steps_next: int = 5
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides a training run."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+
+
+# model sizes: `base` is the paper's
+
+BASE = ModelConfig()
+SMALL = replace(
+    BASE,
+    block="basic",
+    stem_width=32,
+    stage_widths=(64, 128, 256),
+    stage_depths=(2, 2, 2),
+    stage_strides=(1, 2, 2),
+    encoder_dim=256,
+    encoder_layers=4,
+    pyramid_dim=128,
+    cond_channels=64,
+    denoiser_widths=(48, 96, 192, 256),
+    denoiser_dim=256,
+    denoiser_layers=4,
+)
+TINY = replace(
+    BASE,
+    image_size=(96, 320),
+    num_instance_bits=4,
+    block="basic",
+    stem_width=24,
+    stage_widths=(48, 96, 128),
+    stage_depths=(1, 1, 1),
+    stage_strides=(1, 2, 1),
+    encoder_dim=128,
+    encoder_layers=2,
+    encoder_heads=4,
+    pyramid_dim=64,
+    cond_channels=32,
+    denoiser_widths=(32, 64, 128),
+    denoiser_dim=128,
+    denoiser_layers=2,
+    denoiser_heads=4,
+)
+MODEL_SIZES = {"tiny": TINY, "small": SMALL, "base": BASE}
+
+_SYNTHETIC_TINY = RunConfig(
+    model=TINY,
+    sampling=SamplingConfig(num_steps=10, num_steps_next=5),
+    data=DataConfig(num_workers=1),
+    loss=LossConfig(past_dropout=0.3, past_dropout_all=0.25),
+    train=TrainConfig(
+        steps=2000, batch_size=16, lr=1e-3, warmup_steps=100, lr_decay="cosine", save_every=100, output_dir="results/train"
+    ),
+    validation=ValidationConfig(every=500, num_sequences=4, num_frames=10),
+)
+_KITTI_STEP = RunConfig(
+    model=replace(BASE, norm="frozen_batch"),
+    data=DataConfig(dataset="kitti-step", scale_max=2.0, brightness=0.2, contrast=0.2, saturation=0.2),
+    train=TrainConfig(
+        lr=3e-5, ema_decay=0.99, precision="bf16", encoder_weights="timm/resnet50.tv_in1k", save_every=1000
+    ),
+)
+_CAMVID = RunConfig(
+    model=replace(
+        TINY, image_size=(192, 256), num_class_bits=4, num_instance_bits=0, past_offsets=(), mask_stride=2
+    ),
+    sampling=SamplingConfig(num_steps=5, num_steps_next=5),
+    data=DataConfig(
+        dataset="camvid",
+        root="data/camvid",
+        label_spec="camvid",
+        scale_max=1.6,
+        brightness=0.2,
+        contrast=0.2,
+        saturation=0.2,
+        num_workers=1,
+    ),
+    train=TrainConfig(
+        steps=3000, batch_size=8, lr=1e-3, warmup_steps=100, lr_decay="cosine", save_every=200, output_dir="results/camvid"
+    ),
+    validation=ValidationConfig(every=500, num_sequences=1, num_frames=101, num_steps=2, num_steps_next=2),
+)
+_CITYSCAPES = RunConfig(
+    model=replace(BASE, image_size=(512, 1024), num_instance_bits=8, norm="frozen_batch"),
+    data=DataConfig(
+        dataset="cityscapes",
+        root="data/cityscapes",
+        label_spec="cityscapes",
+        scale_max=3.0,
+        brightness=0.2,
+        contrast=0.2,
+        saturation=0.2,
+    ),
+    loss=LossConfig(past_dropout_all=1.0),
+    train=TrainConfig(
+        steps=100_000,
+        lr=1e-4,
+        precision="bf16",
+        encoder_weights="timm/resnet50.tv_in1k",
+        output_dir="results/pretrain",
+    ),
+)
+PRESETS = {
+    "synthetic-tiny": _SYNTHETIC_TINY,
+    "camvid": _CAMVID,
+    "kitti-step": _KITTI_STEP,
+    "cityscapes": _CITYSCAPES,
+}

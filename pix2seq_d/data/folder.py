@@ -1,0 +1,297 @@
+"""Folders of frames: their sequences in natural order, frame numbers, and what the readers of labelled video share."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from pix2seq_d.data.batch import Clip
+from pix2seq_d.data.formats import IMAGE_SUFFIXES, DataError, check_class_ids, read_image
+from pix2seq_d.labels import LabelSpec
+
+_DIGITS = re.compile(r"([0-9]+)")
+_CITYSCAPES_NAME = re.compile(r"(?P<sequence>.+)_(?P<frame>[0-9]+)_leftImg8bit", re.IGNORECASE)
+
+
+# Frames without labels
+
+
+@dataclass(frozen=True)
+class FrameSequence:
+    """The frames of one video.
+
+    Attributes:
+        sequence_id: name of the video, with "/" between the folders of a nested one.
+        paths: files of the frames in natural order.
+    """
+
+    sequence_id: str
+    paths: tuple[Path, ...]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+
+def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
+    """Sort key that reads runs of digits as numbers: "9" before "10", upper case beside lower case."""
+    parts = _DIGITS.split(name)
+    words = [(1, 0, p.casefold()) if k % 2 == 0 else (0, int(p), "") for k, p in enumerate(parts) if p]
+    return (*words, (-1, 0, name))  # the name itself parts "1" from "01"
+
+
+def frame_number(path: str | os.PathLike[str]) -> int:
+    """Number of a frame: the last run of digits in its file name without suffix and "_leftImg8bit".
+
+    Raises:
+        DataError: the name holds no digit.
+    """
+    digits = _DIGITS.findall(re.sub("_leftImg8bit$", "", Path(path).stem, flags=re.IGNORECASE))
+    if not digits:
+        raise DataError(f"{path}: expected a frame number in the file name, found no digit")
+    return int(digits[-1])
+
+
+def list_sequences(input_folder: str | os.PathLike[str]) -> list[FrameSequence]:
+    """Finds the videos in a folder of PNG, JPEG, BMP or WebP frames; names decide, nothing is opened.
+
+    Every folder that holds frames is a sequence, called by its path relative to `input_folder`; frames in
+    `input_folder` itself form one called like that folder. Where a folder has `{sequence}_{frame}_leftImg8bit` files
+    only these are frames (label files beside them are not), and it holds one sequence for every prefix. Hidden files
+    and folders are ignored.
+
+    Returns:
+        At least one sequence of at least one frame, in natural order.
+
+    Raises:
+        DataError: the folder is missing, unreadable, holds no frame, or holds two sequences of one name.
+    """
+    root = Path(input_folder)
+    if not root.is_dir():
+        raise DataError(f"{root}: expected a folder of frames, found {'a file' if root.exists() else 'nothing'}")
+    found: dict[str, list[Path]] = {}
+    for folder, paths in _image_folders(root):
+        relative = folder.relative_to(root).as_posix()
+        for name, group in _split_folder(paths).items():
+            parts = [p for p in (relative, name) if p not in (".", "")]
+            key = "/".join(parts) or root.resolve().name or "frames"
+            if key in found:
+                raise DataError(f"{root}: expected sequences of different names, found {key!r} twice")
+            found[key] = group
+    if not found:
+        raise DataError(f"{root}: expected frames ({', '.join(IMAGE_SUFFIXES)}) in it or in its folders, found none")
+    sequences = [FrameSequence(key, tuple(_natural(paths))) for key, paths in found.items()]
+    return sorted(sequences, key=lambda sequence: natural_key(sequence.sequence_id))
+
+
+def list_images(folder: Path) -> list[Path]:
+    """The image files of one folder in natural order, hidden ones left out; DataError if it cannot be read."""
+    return [p for p in _list_folder(folder) if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()]
+
+
+def list_folders(folder: Path) -> list[Path]:
+    """The folders in a folder in natural order, hidden ones left out; DataError if it cannot be read."""
+    return [p for p in _list_folder(folder) if p.is_dir()]
+
+
+def _list_folder(folder: Path) -> list[Path]:
+    try:
+        return _natural(p for p in folder.iterdir() if not p.name.startswith("."))
+    except OSError as error:
+        raise DataError(f"{folder}: expected a readable folder ({error.strerror})") from None
+
+
+def _natural(paths: Iterable[Path]) -> list[Path]:
+    return sorted(paths, key=lambda path: (natural_key(path.stem), path.name))
+
+
+def _image_folders(root: Path) -> Iterator[tuple[Path, list[Path]]]:
+    waiting, seen = [root], set()
+    while waiting:
+        folder = waiting.pop()
+        if folder.resolve() in seen:  # a link that leads back
+            continue
+        seen.add(folder.resolve())
+        yield folder, list_images(folder)
+        waiting.extend(list_folders(folder))
+
+
+def _split_folder(paths: list[Path]) -> dict[str, list[Path]]:
+    groups: dict[str, list[Path]] = {}
+    for path in paths:
+        if match := _CITYSCAPES_NAME.fullmatch(path.stem):
+            groups.setdefault(match["sequence"], []).append(path)
+    return groups or ({"": paths} if paths else {})
+
+
+# Labelled video
+
+
+class VideoDataset(Protocol):
+    """What validation asks of a dataset: whole videos, frame by frame, at their own size."""
+
+    label_spec: LabelSpec
+
+    @property
+    def sequence_ids(self) -> tuple[str, ...]:
+        """Names of the videos, in order."""
+
+    def frame_ids(self, sequence_id: str, /) -> tuple[int, ...]:
+        """Frame numbers of a video, ascending."""
+
+    def read_frame(self, sequence_id: str, frame_id: int, /) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(H, W, 3) uint8 image, (H, W) uint8 train ids, (H, W) int32 instance ids."""
+
+
+class FrameFiles(NamedTuple):
+    """The two files of a labelled frame."""
+
+    image: Path
+    label: Path
+
+
+class LabelledVideos:
+    """Labelled frames on disk as videos (VideoDataset) and as a map-style dataset of Clips, one for every frame.
+
+    A reader of a dataset gathers the files and says in `read_label` how a label file is read. Nothing is opened before
+    it is asked for; the clips come as they are on disk, without augmentation.
+
+    Args:
+        files: files of every frame, by sequence and frame number.
+        label_spec: label spec of the maps.
+        past_offsets: frames before the one to predict whose maps belong to the clip, oldest first, for example
+            (-2, -1); a past frame that does not exist is void and not `present`.
+        all_frames: clips carry the images of the past frames too (black where absent), not only the last one.
+    """
+
+    def __init__(
+        self,
+        files: Mapping[str, Mapping[int, FrameFiles]],
+        label_spec: LabelSpec,
+        *,
+        past_offsets: Sequence[int] = (),
+        all_frames: bool = False,
+    ) -> None:
+        if list(past_offsets) != sorted(set(past_offsets)) or any(offset >= 0 for offset in past_offsets):
+            raise ValueError(f"expected past_offsets below 0, oldest first, got {tuple(past_offsets)}")
+        self.label_spec = label_spec
+        self.past_offsets = tuple(past_offsets)
+        self.all_frames = all_frames
+        self._files = {key: dict(sorted(files[key].items())) for key in sorted(files, key=natural_key)}
+        self._clips = [(key, number) for key, frames in self._files.items() for number in frames]
+
+    @property
+    def sequence_ids(self) -> tuple[str, ...]:
+        """Names of the videos in natural order."""
+        return tuple(self._files)
+
+    def frame_ids(self, sequence_id: str) -> tuple[int, ...]:
+        """Frame numbers of a video, ascending; raises ValueError for an unknown video."""
+        return tuple(self._frames(sequence_id))
+
+    def keep_sequences(self, sequence_ids: Sequence[str]) -> None:
+        """Drops all other videos; raises ValueError for an unknown one."""
+        for key in sequence_ids:
+            self._frames(key)
+        self._files = {key: frames for key, frames in self._files.items() if key in sequence_ids}
+        self._clips = [clip for clip in self._clips if clip[0] in self._files]
+
+    def read_label(self, path: Path) -> tuple[np.ndarray, np.ndarray]:
+        """Reads one label file: (H, W) uint8 train ids and (H, W) int32 instance ids, 0 = no instance."""
+        raise NotImplementedError(f"{type(self).__name__} does not say how a label file is read")
+
+    def past_frame(self, sequence_id: str, frame_id: int, offset: int) -> int | None:
+        """Number of the frame `offset` away from `frame_id`, None where the video has no such frame."""
+        number = frame_id + offset
+        return number if number in self._frames(sequence_id) else None
+
+    def read_maps(self, sequence_id: str, frame_id: int) -> tuple[np.ndarray, np.ndarray]:
+        """(H, W) uint8 train ids and (H, W) int32 instance ids of one frame.
+
+        Raises:
+            DataError: the label file is missing or broken, or holds a class id outside the spec.
+            ValueError: an unknown video or frame.
+        """
+        path = self._frame(sequence_id, frame_id).label
+        class_map, instance_map = self.read_label(path)
+        check_class_ids(path, class_map, self.label_spec)
+        return class_map, instance_map
+
+    def read_frame(self, sequence_id: str, frame_id: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(H, W, 3) uint8 image with the maps of `read_maps`; raises as that, and DataError if their sizes differ."""
+        files = self._frame(sequence_id, frame_id)
+        image = read_image(files.image)
+        class_map, instance_map = self.read_maps(sequence_id, frame_id)
+        check_same_size(files.label, class_map.shape, files.image, image.shape[:2])
+        return image, class_map, instance_map
+
+    def __len__(self) -> int:
+        return len(self._clips)
+
+    def __getitem__(self, index: int) -> Clip:
+        """The clip that ends at frame `index` of all frames of all videos."""
+        sequence_id, frame_id = self._clips[index]
+        image, class_map, instance_map = self.read_frame(sequence_id, frame_id)
+        past = [self.past_frame(sequence_id, frame_id, offset) for offset in self.past_offsets]
+        class_maps = np.full((len(past) + 1, *class_map.shape), self.label_spec.void_id, np.uint8)
+        instance_maps = np.zeros(class_maps.shape, np.int32)
+        frames = np.zeros((len(past) + 1 if self.all_frames else 1, *image.shape), np.uint8)
+        for k, number in enumerate(past):
+            if number is None:
+                continue
+            class_maps[k], instance_maps[k] = self._past_maps(sequence_id, number, size=class_map.shape)
+            if self.all_frames:
+                frames[k] = self.read_frame(sequence_id, number)[0]
+        class_maps[-1], instance_maps[-1], frames[-1] = class_map, instance_map, image
+        present = np.array([number is not None for number in past] + [True])
+        return Clip(frames, class_maps, instance_maps, present, sequence_id, frame_id)
+
+    def _past_maps(self, sequence_id: str, frame_id: int, *, size: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+        class_map, instance_map = self.read_maps(sequence_id, frame_id)
+        check_same_size(self._frame(sequence_id, frame_id).label, class_map.shape, "the frame to predict", size)
+        return class_map, instance_map
+
+    def _frames(self, sequence_id: str) -> Mapping[int, FrameFiles]:
+        if sequence_id not in self._files:
+            raise ValueError(f"expected a sequence of {', '.join(self._files)}, got {sequence_id!r}")
+        return self._files[sequence_id]
+
+    def _frame(self, sequence_id: str, frame_id: int) -> FrameFiles:
+        frames = self._frames(sequence_id)
+        if frame_id not in frames:
+            raise ValueError(f"sequence {sequence_id}: expected one of its {len(frames)} frame numbers, got {frame_id}")
+        return frames[frame_id]
+
+
+def pair_labels(pairs: Iterable[tuple[str, int, Path, Path]], *, root: Path) -> dict[str, dict[int, FrameFiles]]:
+    """Index for LabelledVideos from (sequence, frame number, image, label) with every label file there.
+
+    Raises:
+        DataError: two images with one number, or images without a label file: names the first, counts the rest.
+    """
+    files: dict[str, dict[int, FrameFiles]] = {}
+    missing: list[FrameFiles] = []
+    for sequence_id, number, image, label in pairs:
+        frames = files.setdefault(sequence_id, {})
+        if number in frames:
+            raise DataError(f"{image}: expected one image for frame {number}, found {frames[number].image.name} too")
+        frames[number] = FrameFiles(image, label)
+        if not label.is_file():
+            missing.append(frames[number])
+    if missing:
+        raise DataError(
+            f"{missing[0].label}: expected the label map of {missing[0].image}, found no such file "
+            f"({len(missing)} of {sum(map(len, files.values()))} frames under {root} have none)"
+        )
+    return files
+
+
+def check_same_size(path: Path, size: tuple[int, ...], other: Path | str, expected: tuple[int, ...]) -> None:
+    """Raises DataError if the (H, W) of `path` is not the expected one, that of `other`."""
+    if size != expected:
+        raise DataError(f"{path}: expected the size of {other}, {expected[0]}x{expected[1]}, got {size[0]}x{size[1]}")

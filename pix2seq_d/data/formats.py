@@ -1,0 +1,248 @@
+"""Images and label maps on disk, read and written; every error is one line that names the file.
+
+Files are written beside their destination and renamed, so nobody ever sees half of one.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import uuid
+import warnings
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from pix2seq_d.labels import LabelSpec
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+MAX_PIXELS = 1 << 26  # 67 million, twice an 8K frame: a larger header is a mistake or an attack
+
+_PILLOW_FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PNG_KINDS = {0: "greyscale", 2: "RGB", 3: "palette", 4: "greyscale with alpha", 6: "RGBA"}
+
+
+class DataError(ValueError):
+    """A file or folder is not what its format says: one line with its name, what was expected and what was found."""
+
+
+class PngHeader(NamedTuple):
+    """Bit depth and colour kind as the PNG file states them; Pillow's mode hides both."""
+
+    bits: int
+    kind: str
+
+    def __str__(self) -> str:
+        return f"{self.bits}-bit {self.kind}"
+
+
+# Images
+
+
+def read_image(path: str | os.PathLike[str]) -> np.ndarray:
+    """Reads a PNG, JPEG, BMP or WebP file of any colour mode as RGB.
+
+    Alpha is dropped, palettes are looked up, greyscale is repeated, 16-bit greyscale is divided by 257 and rounded.
+    EXIF orientation is not applied: a frame keeps the raster its labels were drawn on.
+
+    Returns:
+        (H, W, 3) uint8.
+
+    Raises:
+        DataError: the file is missing, empty, truncated, too large, or not such an image.
+    """
+    return to_rgb(load_image(path), path)
+
+
+def load_image(path: str | os.PathLike[str]) -> Image.Image:
+    """Opens and fully decodes an image in its own mode; raises DataError as `read_image` does."""
+    try:
+        if os.stat(path).st_size == 0:
+            raise DataError(f"{path}: expected an image, got an empty file")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path, formats=_PILLOW_FORMATS) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise DataError(f"{path}: expected at most {MAX_PIXELS} pixels, got {image.width}x{image.height}")
+                image.load()
+                return image
+    except FileNotFoundError:
+        raise DataError(f"{path}: expected an image, found no such file") from None
+    except UnidentifiedImageError:
+        raise DataError(f"{path}: expected a PNG, JPEG, BMP or WebP image, got something else") from None
+    except Image.DecompressionBombError:
+        raise DataError(f"{path}: expected at most {MAX_PIXELS} pixels, got far more") from None
+    except DataError:
+        raise
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
+        reason = getattr(error, "strerror", None) or f"broken or cut off: {error}"
+        raise DataError(f"{path}: expected a readable image, got one that is not ({reason})") from None
+
+
+def to_rgb(image: Image.Image, path: str | os.PathLike[str]) -> np.ndarray:
+    """Pillow image of any mode to (H, W, 3) uint8 as `read_image` says; `path` is for the error message."""
+    if image.mode.startswith("I"):
+        grey = np.asarray(image).astype(np.int64)
+        if grey.size and not 0 <= grey.min() <= grey.max() <= 65535:
+            raise DataError(f"{path}: expected 8 or 16 bits a pixel, got values {grey.min()}..{grey.max()}")
+        grey8 = ((grey + 128) // 257).astype(np.uint8)
+        return np.repeat(grey8[..., None], 3, axis=2)
+    if image.mode == "F":
+        raise DataError(f"{path}: expected 8 or 16 bits a pixel, got floating-point values")
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    return np.array(image.convert("RGB"))
+
+
+def write_image(path: str | os.PathLike[str], array: np.ndarray) -> None:
+    """Writes an image in the format of the path's suffix; missing folders are made.
+
+    Args:
+        path: ends in .png, .jpg, .jpeg, .bmp or .webp; PNG is lossless and fast rather than small.
+        array: (H, W, 3) or (H, W) uint8.
+
+    Raises:
+        ValueError: another suffix, shape or dtype.
+        OSError: the file cannot be written; nothing is left behind.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in IMAGE_SUFFIXES:
+        raise ValueError(f"{path}: expected a suffix of {', '.join(IMAGE_SUFFIXES)}, got {suffix!r}")
+    if array.dtype != np.uint8 or array.ndim not in (2, 3) or array.shape[2:] not in ((), (3,)) or not array.size:
+        raise ValueError(f"{path}: expected (H, W) or (H, W, 3) uint8, got {array.shape} {array.dtype}")
+    data = io.BytesIO()
+    image = Image.fromarray(np.ascontiguousarray(array))
+    if suffix == ".png":
+        image.save(data, "PNG", compress_level=1)
+    elif suffix in (".jpg", ".jpeg"):
+        image.save(data, "JPEG", quality=95)
+    else:
+        image.save(data, suffix[1:].upper())
+    write_bytes(path, data.getvalue())
+
+
+def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
+    """Writes a file in one piece: beside its destination, then renamed; missing folders are made.
+
+    Raises:
+        OSError: naming the path (full disk, unwritable folder); no partial file stays and an older file is untouched.
+    """
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(data)
+        os.replace(partial, path)
+    except OSError as error:
+        raise OSError(error.errno, f"cannot write the file: {error.strerror}", str(path)) from error
+    finally:
+        _unlink(partial)
+
+
+def _unlink(path: Path) -> None:
+    try:
+        path.unlink()
+    except OSError:
+        return  # renamed, or never made
+
+
+# Label maps
+
+
+def png_header(path: str | os.PathLike[str]) -> PngHeader | None:
+    """Bit depth and colour kind of a PNG file, None if the file is no PNG."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(26)
+    except OSError as error:
+        raise DataError(f"{path}: expected a PNG file, cannot open it ({error.strerror})") from None
+    if len(head) < 26 or not head.startswith(_PNG_SIGNATURE):
+        return None
+    return PngHeader(head[24], _PNG_KINDS.get(head[25], "unknown"))
+
+
+def read_png(path: str | os.PathLike[str], *, kinds: tuple[str, ...], bits: tuple[int, ...] = (8,)) -> np.ndarray:
+    """Reads the raw samples of a label PNG: (H, W) or (H, W, C); palette PNGs give their indices.
+
+    Args:
+        path: the file.
+        kinds: accepted colour kinds, of "greyscale", "palette", "RGB", "RGBA".
+        bits: accepted bit depths.
+
+    Raises:
+        DataError: not such a PNG, missing or broken.
+    """
+    header = png_header(path)
+    if header is None or header.kind not in kinds or header.bits not in bits:
+        expected = f"{' or '.join(map(str, bits))}-bit {' or '.join(kinds)} PNG"
+        raise DataError(f"{path}: expected an {expected}, got {header or 'no PNG'}")
+    return np.array(load_image(path))
+
+
+def read_kitti_step(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Reads a KITTI-STEP panoptic map: 8-bit RGB PNG, class = R, instance = G * 256 + B.
+
+    Returns:
+        class_map (H, W) uint8 and instance_map (H, W) int32.
+
+    Raises:
+        DataError: not an 8-bit RGB PNG, missing or broken.
+    """
+    rgb = read_png(path, kinds=("RGB",))
+    return rgb[..., 0].copy(), rgb[..., 1].astype(np.int32) * 256 + rgb[..., 2]
+
+
+def write_kitti_step(path: str | os.PathLike[str], class_map: np.ndarray, instance_map: np.ndarray) -> None:
+    """Writes a KITTI-STEP panoptic map, the inverse of `read_kitti_step`.
+
+    Args:
+        path: ends in .png; missing folders are made.
+        class_map: (H, W) integers in 0..255.
+        instance_map: (H, W) integers in 0..65535.
+
+    Raises:
+        ValueError: other shapes, dtypes or ranges.
+        OSError: the file cannot be written; nothing is left behind.
+    """
+    if Path(path).suffix.lower() != ".png":
+        raise ValueError(f"{path}: expected a .png path for a panoptic map")
+    if class_map.ndim != 2 or class_map.shape != instance_map.shape:
+        raise ValueError(f"{path}: expected two (H, W) maps, got {class_map.shape} and {instance_map.shape}")
+    _check_range(path, "class_map", class_map, 255)
+    _check_range(path, "instance_map", instance_map, 65535)
+    rgb = np.stack([class_map, instance_map >> 8, instance_map & 255], axis=-1)
+    write_image(path, rgb.astype(np.uint8))
+
+
+def read_label_map(path: str | os.PathLike[str], spec: LabelSpec) -> np.ndarray:
+    """Reads a semantic label PNG of train ids, 8-bit greyscale or palette indices.
+
+    Returns:
+        (H, W) uint8 train ids; `num_classes` on disk (CamVid's 11) and 255 are void.
+
+    Raises:
+        DataError: not such a PNG, or an id that is neither a class of `spec` nor void.
+    """
+    class_map = read_png(path, kinds=("greyscale", "palette"))
+    class_map[class_map == spec.num_classes] = spec.void_id
+    check_class_ids(path, class_map, spec)
+    return class_map
+
+
+def check_class_ids(path: str | os.PathLike[str], class_map: np.ndarray, spec: LabelSpec) -> None:
+    """Raises DataError, naming the file, if `class_map` holds an id that is neither a class of `spec` nor void."""
+    try:
+        spec.check_class_ids(class_map)
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from None
+
+
+def _check_range(path: str | os.PathLike[str], name: str, values: np.ndarray, largest: int) -> None:
+    if not np.issubdtype(values.dtype, np.integer):
+        raise ValueError(f"{path}: expected an integer {name}, got {values.dtype}")
+    if values.size and not 0 <= int(values.min()) <= int(values.max()) <= largest:
+        raise ValueError(f"{path}: expected {name} in 0..{largest}, got {values.min()}..{values.max()}")

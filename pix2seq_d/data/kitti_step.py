@@ -1,0 +1,98 @@
+"""KITTI-STEP (Weber et al., arXiv 2102.11859) from disk: video panoptic maps of street scenes, frames keyed by number.
+
+Official layout:  images/{split}/{seq:04d}/{frame:06d}.png and panoptic_maps/{split}/{seq:04d}/{frame:06d}.png
+Hub layout:       video_sequence/{split}/{seq:06d}_{frame:06d}_leftImg8bit.png and ..._panoptic.png beside it
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from pix2seq_d.data.folder import LabelledVideos, frame_number, list_folders, list_images, pair_labels
+from pix2seq_d.data.formats import DataError, read_kitti_step
+from pix2seq_d.labels import get_label_spec
+
+SPLITS = ("train", "val", "test")
+_IMAGE, _LABEL = "_leftImg8bit", "_panoptic"
+
+
+class KittiStep(LabelledVideos):
+    """KITTI-STEP videos with their panoptic maps; sequence ids are "0000" ... in either layout.
+
+    Args:
+        root: folder of either layout, or the folder around it (kitti_out/, kitti-step/, ...).
+        split: "train" or "val"; the maps of "test" are not public.
+        past_offsets: in frame numbers; where the numbers have a gap the past frame is absent.
+        all_frames: clips carry the images of the past frames too.
+        sequences: ids to keep, None = all.
+
+    Raises:
+        DataError: no such layout under `root`, no frames, or frames without a map.
+        ValueError: an unknown split or sequence.
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        split: str,
+        *,
+        past_offsets: Sequence[int] = (-2, -1),
+        all_frames: bool = False,
+        sequences: Sequence[str] | None = None,
+    ) -> None:
+        if split not in SPLITS:
+            raise ValueError(f"expected split to be one of {', '.join(SPLITS)}, got {split!r}")
+        if split == "test":
+            raise DataError(
+                f"{root}: expected a split with maps, train or val; the maps of KITTI-STEP's test are secret"
+            )
+        folder, pairs = _find_layout(Path(root), split)
+        files = pair_labels(pairs, root=folder)
+        if not files:
+            raise DataError(f"{folder}: expected the frames of KITTI-STEP's {split} split, found no image")
+        super().__init__(files, get_label_spec("kitti-step"), past_offsets=past_offsets, all_frames=all_frames)
+        if sequences is not None:
+            self.keep_sequences(sequences)
+
+    def read_label(self, path: Path) -> tuple[np.ndarray, np.ndarray]:
+        """Class map and instance map of a panoptic map file."""
+        return read_kitti_step(path)
+
+
+Pairs = Iterator[tuple[str, int, Path, Path]]  # sequence, frame number, image, label
+
+
+def _find_layout(root: Path, split: str) -> tuple[Path, Pairs]:
+    """The folder that holds the split's frames, in whichever layout, and its pairs."""
+    if root.is_dir():
+        for base in (root, *list_folders(root)):
+            if (base / "images" / split).is_dir():
+                return base / "images" / split, _official_pairs(base, split)
+            for hub in (base / "video_sequence" / split, base / split):
+                if hub.is_dir() and any(p.stem.endswith(_IMAGE) for p in list_images(hub)):
+                    return hub, _hub_pairs(hub)
+    raise DataError(
+        f"{root}: expected KITTI-STEP as images/{split}/0002/000000.png with panoptic_maps/{split}/..., or as "
+        f"video_sequence/{split}/000002_000000{_IMAGE}.png with ...{_LABEL}.png, found neither; "
+        "get it with: hf download LXT/VideoK-Net kitti_step.zip"
+    )
+
+
+def _official_pairs(base: Path, split: str) -> Pairs:
+    for folder in list_folders(base / "images" / split):
+        for image in list_images(folder):
+            label = base / "panoptic_maps" / split / folder.name / f"{image.stem}.png"
+            yield folder.name, frame_number(image), image, label
+
+
+def _hub_pairs(folder: Path) -> Pairs:
+    for image in list_images(folder):
+        if image.stem.endswith(_IMAGE):
+            stem = image.stem.removesuffix(_IMAGE)
+            sequence = stem.rpartition("_")[0]
+            sequence_id = f"{int(sequence):04d}" if sequence.isdecimal() else sequence
+            yield sequence_id, frame_number(stem), image, folder / f"{stem}{_LABEL}.png"

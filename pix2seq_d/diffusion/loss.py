@@ -1,0 +1,141 @@
+"""The training loss of Pix2Seq-D (arXiv 2210.06366, section 3): noise the bits, predict the codes, weigh the pixels.
+
+B batch, G groups, K bit planes, S logit planes, h w mask size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pix2seq_d.bits import BitCodec
+from pix2seq_d.diffusion.process import add_noise
+from pix2seq_d.diffusion.schedule import Schedule
+
+Generators = torch.Generator | Sequence[torch.Generator] | None  # one for the batch, or one per sample
+TARGETS = ("softmax", "mse")
+
+
+@dataclass
+class LossOutput:
+    """`loss` scalar to differentiate; `per_sample` (B,) detached, `t` (B,) the times drawn."""
+
+    loss: Tensor
+    per_sample: Tensor
+    t: Tensor
+
+
+class DiffusionLoss:
+    """Draws t, adds noise, self-conditions and compares the prediction with the clean codes.
+
+    Args:
+        schedule: gamma(t).
+        codec: bit layout; turns logits into x0 estimates.
+        target: "softmax" = grouped cross-entropy over codes (ours), "mse" = regression of the bits (ablation; the
+            denoiser returns bits then), divided by scale^2 so that both have a comparable size.
+        self_cond_rate: probability per sample of feeding the first x0 estimate back.
+    """
+
+    def __init__(
+        self, schedule: Schedule, codec: BitCodec, *, target: str = "softmax", self_cond_rate: float = 0.0
+    ) -> None:
+        if target not in TARGETS:
+            raise ValueError(f"target: expected one of {', '.join(TARGETS)}, got {target!r}")
+        if not 0 <= self_cond_rate <= 1:
+            raise ValueError(f"self_cond_rate: expected a probability, got {self_cond_rate}")
+        self.schedule, self.codec = schedule, codec
+        self.target, self.self_cond_rate = target, self_cond_rate
+
+    def __call__(
+        self,
+        denoiser: Callable[..., Tensor],
+        x0: Tensor,
+        codes: Tensor,
+        cond: Any,
+        weight: Tensor | None = None,
+        t: Tensor | None = None,
+        generator: Generators = None,
+    ) -> LossOutput:
+        """One evaluation.
+
+        Args:
+            denoiser: `(x_t, gamma, cond, self_cond) -> logits` (B, S, h, w), or bits for target "mse".
+            x0: (B, K, h, w) clean analog bits.
+            codes: (B, G, h, w) int64, the codes that x0 encodes.
+            cond: passed through to the denoiser.
+            weight: (B, G, h, w) pixel weights, 0 = no loss; None = 1 everywhere.
+            t: (B,) times in [0, 1]; None draws them uniformly.
+            generator: source of t, noise and self-conditioning; a sequence gives each sample its own.
+        """
+        b = len(x0)
+        t = draw(torch.rand, (b,), x0, generator) if t is None else t
+        gamma = self.schedule(t)
+        x_t = add_noise(x0, gamma, draw(torch.randn, x0.shape, x0, generator))
+        self_cond = self._self_cond(denoiser, x_t, gamma, cond, generator)
+        prediction = denoiser(x_t, gamma, cond, self_cond)
+        error = self._cross_entropy(prediction, codes) if self.target == "softmax" else self._mse(prediction, x0)
+        per_sample = reduce_weighted(error, weight)
+        return LossOutput(per_sample.mean(), per_sample.detach(), t)
+
+    def _self_cond(
+        self, denoiser: Callable[..., Tensor], x_t: Tensor, gamma: Tensor, cond: Any, generator: Generators
+    ) -> Tensor | None:
+        if self.self_cond_rate == 0:
+            return None
+        chosen = draw(torch.rand, (len(x_t),), x_t, generator) < self.self_cond_rate
+        with torch.no_grad():
+            first = denoiser(x_t, gamma, cond, None)
+            x0_estimate = self.codec.expected_bits(first) if self.target == "softmax" else first
+        return x0_estimate.detach() * chosen.view(-1, 1, 1, 1)
+
+    def _cross_entropy(self, logits: Tensor, codes: Tensor) -> Tensor:
+        groups = zip(self.codec.split_logits(logits.float()), codes.unbind(1))
+        return torch.stack([F.cross_entropy(g, c, reduction="none") for g, c in groups], 1)  # (B, G, h, w)
+
+    def _mse(self, bits: Tensor, x0: Tensor) -> Tensor:
+        error = (bits.float() - x0).square() / self.codec.scale**2
+        return torch.stack([e.mean(1) for e in error.split(self.codec.group_bits, 1)], 1)
+
+
+def reduce_weighted(error: Tensor, weight: Tensor | None) -> Tensor:
+    """(B, G, h, w) errors -> (B,): summed over groups, averaged over the pixels whose weight is not 0."""
+    if weight is None:
+        return error.sum(1).mean((1, 2))
+    pixels = (weight > 0).any(1).sum((1, 2)).clamp(min=1)
+    return (error * weight).sum((1, 2, 3)) / pixels
+
+
+def inverse_area_weight(class_codes: Tensor, instance_codes: Tensor, power: float) -> Tensor:
+    """Weights that let small segments count: (1 / (pixels of the segment + 1))^power, mean 1 over labelled pixels.
+
+    Args:
+        class_codes: (B, h, w) int64, 0 = void (weight 0).
+        instance_codes: (B, h, w) int64; stuff classes form one segment each.
+        power: p of arXiv 2210.06366, section 3.3; 0 = uniform.
+
+    Returns:
+        (B, h, w) float32.
+    """
+    b = len(class_codes)
+    segments = class_codes * (int(instance_codes.max()) + 1) + instance_codes
+    segments = segments + torch.arange(b, device=segments.device).view(-1, 1, 1) * (int(segments.max()) + 1)
+    area = torch.bincount(segments.flatten())[segments]
+    weight = (area + 1).float() ** -power * (class_codes > 0)
+    labelled = (class_codes > 0).sum((1, 2)).clamp(min=1)
+    return weight * (labelled / weight.sum((1, 2)).clamp(min=1e-12)).view(-1, 1, 1)
+
+
+def draw(kind: Callable[..., Tensor], shape: Sequence[int], like: Tensor, generator: Generators) -> Tensor:
+    """float32 random numbers (`torch.rand` or `torch.randn`) of `shape`, drawn where the generator lives.
+
+    They end up on `like`'s device; dimension 0 is the sample.
+    """
+    if generator is None or isinstance(generator, torch.Generator):
+        device = like.device if generator is None else generator.device
+        return kind(tuple(shape), generator=generator, device=device).to(like.device)
+    return torch.stack([kind(tuple(shape[1:]), generator=g, device=g.device) for g in generator]).to(like.device)

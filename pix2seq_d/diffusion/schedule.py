@@ -1,0 +1,93 @@
+"""Noise schedules: gamma(t), the share of signal power left at time t (t = 0 clean, t = 1 noise), and their inverses.
+
+Cosine and linear follow Bit Diffusion (arXiv 2208.04202), sigmoid "On the Importance of Noise Scheduling"
+(arXiv 2301.10972, Algorithm 1). All are decreasing with values in [GAMMA_MIN, 1].
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+GAMMA_MIN = 1e-9  # keeps log_snr finite at t = 1
+
+
+class Schedule(Protocol):
+    """gamma(t) and its inverse, elementwise on tensors of any shape."""
+
+    def __call__(self, t: Tensor) -> Tensor:
+        """t in [0, 1] -> gamma in [GAMMA_MIN, 1]."""
+        ...
+
+    def inverse(self, gamma: Tensor) -> Tensor:
+        """gamma in [GAMMA_MIN, 1] -> t in [0, 1]."""
+        ...
+
+
+class CosineSchedule:
+    """gamma = cos^2(pi t / 2)."""
+
+    def __call__(self, t: Tensor) -> Tensor:
+        return torch.cos(t * (math.pi / 2)).square().clamp(GAMMA_MIN, 1)
+
+    def inverse(self, gamma: Tensor) -> Tensor:
+        return torch.acos(gamma.sqrt()) * (2 / math.pi)
+
+
+class LinearSchedule:
+    """gamma = 1 - t."""
+
+    def __call__(self, t: Tensor) -> Tensor:
+        return (1 - t).clamp(GAMMA_MIN, 1)
+
+    def inverse(self, gamma: Tensor) -> Tensor:
+        return 1 - gamma
+
+
+class SigmoidSchedule:
+    """gamma = (s(end) - s(start + t (end - start))) / (s(end) - s(start)), s(x) = sigmoid(x / temperature)."""
+
+    def __init__(self, start: float = -3.0, end: float = 3.0, temperature: float = 1.0) -> None:
+        if not (start < end and temperature > 0):
+            raise ValueError(f"expected start < end and temperature > 0, got {start}, {end}, {temperature}")
+        self.start, self.end, self.temperature = start, end, temperature
+        self.low, self.high = (1 / (1 + math.exp(-x / temperature)) for x in (start, end))
+
+    def __call__(self, t: Tensor) -> Tensor:
+        s = torch.sigmoid((self.start + t * (self.end - self.start)) / self.temperature)
+        return ((self.high - s) / (self.high - self.low)).clamp(GAMMA_MIN, 1)
+
+    def inverse(self, gamma: Tensor) -> Tensor:
+        s = self.high - gamma * (self.high - self.low)
+        return (torch.logit(s) * self.temperature - self.start) / (self.end - self.start)
+
+
+def log_snr(gamma: Tensor) -> Tensor:
+    """log(gamma / (1 - gamma)), the log of the signal-to-noise ratio."""
+    return torch.log(gamma) - torch.log1p(-gamma)
+
+
+def time_grid(num_steps: int, td_steps: float = 0.0) -> list[tuple[float, float]]:
+    """Pairs (t_now, t_next) of a sampler on uniform times.
+
+    Asymmetric time intervals (arXiv 2208.04202, section 2.4): t_next runs `td_steps` steps ahead, so the network is told
+    that its input is noisier than it is.
+
+    Args:
+        num_steps: number of network evaluations, >= 1.
+        td_steps: time difference in steps (not a fraction of [0, 1]), >= 0.
+
+    Raises:
+        ValueError: num_steps < 1 or td_steps < 0.
+    """
+    if num_steps < 1:
+        raise ValueError(f"num_steps: expected at least 1, got {num_steps}")
+    if td_steps < 0:
+        raise ValueError(f"td_steps: expected at least 0, got {td_steps}")
+    return [(1 - i / num_steps, max(1 - (i + 1 + td_steps) / num_steps, 0.0)) for i in range(num_steps)]
+
+
+SCHEDULES = {"cosine": CosineSchedule, "linear": LinearSchedule, "sigmoid": SigmoidSchedule}

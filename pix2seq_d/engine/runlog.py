@@ -1,0 +1,42 @@
+"""What a run leaves to read: log.jsonl, one JSON object a line, and sample pictures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+
+class RunLog:
+    """Appends records to `log.jsonl` of a run folder; a resumed run drops the records after its step first."""
+
+    def __init__(self, run_dir: Path, *, start: int = 0) -> None:
+        self.path = run_dir / "log.jsonl"
+        run_dir.mkdir(parents=True, exist_ok=True)
+        if self.path.exists():
+            kept = [line for line in self.path.read_text().splitlines() if _step_of(line) <= start]
+            partial = self.path.with_suffix(".partial")
+            partial.write_text("".join(line + "\n" for line in kept))
+            partial.replace(self.path)
+
+    def write(self, kind: str, step: int, **values: Any) -> None:
+        """Appends one record with its kind ("train", "validation", ...) and step."""
+        with self.path.open("a") as file:
+            file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
+
+
+def read_log(run_dir: Path, kind: str) -> list[dict[str, Any]]:
+    """The records of one kind, oldest first; a half-written last line is left out."""
+    lines = (run_dir / "log.jsonl").read_text().splitlines()
+    return [record for record in map(_parse, lines) if record.get("kind") == kind]
+
+
+def _parse(line: str) -> dict[str, Any]:
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError:
+        return {}
+
+
+def _step_of(line: str) -> float:
+    return _parse(line).get("step", float("inf"))

@@ -1,0 +1,62 @@
+"""Scoring a model on labelled videos frame by frame, on its own past predictions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+
+from pix2seq_d.data.folder import VideoDataset
+from pix2seq_d.engine.evaluate import Evaluator
+from pix2seq_d.labels import LabelSpec
+from pix2seq_d.video.tracker import VideoPredictor
+from pix2seq_d.visualize import contact_sheet, overlay
+
+
+def validate(
+    predictor: VideoPredictor,
+    videos: VideoDataset,
+    spec: LabelSpec,
+    *,
+    num_sequences: int,
+    num_frames: int,
+    accelerator: Accelerator | None = None,
+) -> tuple[dict[str, Any], list[np.ndarray]]:
+    """Predicts and scores the first frames of the first sequences, shared among the processes.
+
+    Returns:
+        The evaluator's result over all processes, and pictures (prediction above target) of this process's sequences.
+    """
+    rank, size = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
+    evaluator, pictures = Evaluator(spec), []
+    for sequence in list(videos.sequence_ids)[:num_sequences][rank::size]:
+        predictor.reset()
+        for frame_id in videos.frame_ids(sequence)[:num_frames]:
+            frame, class_map, instance_map = videos.read_frame(sequence, frame_id)
+            result = predictor.step(frame)
+            evaluator.update(result.class_map, result.instance_map, class_map, instance_map, sequence_id=sequence)
+        shown = [overlay(frame, result.class_map, result.instance_map, spec), overlay(frame, class_map, instance_map, spec)]
+        pictures.append(np.concatenate(shown))
+    if size > 1:
+        parts = gather_object([evaluator])
+        evaluator = parts[0]
+        for part in parts[1:]:
+            evaluator.merge(part)
+    return evaluator.compute(), pictures
+
+
+def summary(result: dict[str, Any]) -> dict[str, float]:
+    """The headline numbers of an evaluation, flat, for a log line."""
+    chosen = {
+        "miou": ("miou", "miou"),
+        "pq": ("pq", "pq"),
+        "pq_things": ("pq", "pq_things"),
+        "pq_stuff": ("pq", "pq_stuff"),
+        "vpq": ("vpq", "vpq"),
+        "stq": ("stq", "stq"),
+        "aq": ("stq", "aq"),
+        "iou": ("stq", "iou"),
+    }
+    return {name: float(result[a][b]) for name, (a, b) in chosen.items() if a in result}

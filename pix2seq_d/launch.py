@@ -1,0 +1,163 @@
+"""One training run from a configuration: build, resume or initialise, fit. What train.py and pretrain.py share."""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from PIL import Image
+
+from pix2seq_d.build import (
+    build_label_spec,
+    build_loop_settings,
+    build_lr_schedule,
+    build_model,
+    build_train_loader,
+    build_training_loss,
+    build_videos,
+)
+from pix2seq_d.config import RunConfig
+from pix2seq_d.engine import checkpoint
+from pix2seq_d.engine.ema import build_ema
+from pix2seq_d.engine.optim import build_optimizer
+from pix2seq_d.engine.runlog import RunLog
+from pix2seq_d.engine.trainer import fit
+from pix2seq_d.engine.validation import summary, validate
+from pix2seq_d.models.pix2seq_d import Pix2SeqD
+from pix2seq_d.models.pretrained import load_encoder_weights
+from pix2seq_d.video.tracker import VideoPredictor
+
+logger = logging.getLogger(__name__)
+
+
+def run_training(config: RunConfig) -> Path:
+    """Trains as `config` says; returns the run folder, whose `model/` holds the averaged weights."""
+    if config.train.threads:
+        torch.set_num_threads(config.train.threads)
+    accelerator = build_accelerator(config)
+    set_seed(config.train.seed)
+    run_dir, values = Path(config.train.output_dir), dataclasses.asdict(config)
+    module = build_training_loss(config, initial_model(config))
+    model = module.model
+    optimizer = build_optimizer(
+        module,
+        lr=config.train.lr,
+        betas=(config.train.beta1, config.train.beta2),
+        weight_decay=config.train.weight_decay,
+    )
+    ema = build_ema(model, decay=config.train.ema_decay).to(accelerator.device)
+    wrapped, optimizer = accelerator.prepare(module, optimizer)
+    accelerator.register_for_checkpointing(ema)
+    start = checkpoint.resume(run_dir, accelerator=accelerator, config=values) if config.train.resume else 0
+    if start:
+        logger.info("resumed %s at step %d", run_dir, start)
+    loader = accelerator.prepare(
+        build_train_loader(config, model, start=start, num_processes=accelerator.num_processes)
+    )
+    log = _open_log(run_dir, values, start) if accelerator.is_main_process else None
+
+    def save(step: int) -> None:
+        checkpoint.save(
+            run_dir,
+            step,
+            accelerator=accelerator,
+            averaged=ema.ema_model,
+            config=values,
+            keep=config.train.keep_checkpoints,
+        )
+
+    def score(step: int) -> None:
+        _score(config, ema.ema_model, accelerator, log, run_dir, step)
+
+    fit(
+        wrapped,
+        iter(loader),
+        optimizer,
+        accelerator=accelerator,
+        ema=ema,
+        lr_schedule=build_lr_schedule(config),
+        settings=build_loop_settings(config),
+        log=log,
+        save=save,
+        validate=score,
+        start=start,
+    )
+    if accelerator.is_main_process:
+        checkpoint.export(run_dir)
+    # the order that lets gloo processes end cleanly
+    accelerator.free_memory()
+    del module, wrapped, optimizer, loader
+    gc.collect()
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+    return run_dir
+
+
+def build_accelerator(config: RunConfig) -> Accelerator:
+    """The Accelerator of the run; refuses precisions that would silently be another one, and a lost process group."""
+    cpu = config.train.cpu or not torch.cuda.is_available()
+    if cpu and config.train.precision == "fp16":
+        raise ValueError('train.precision: expected "no" or "bf16" on the CPU, got "fp16"')
+    accelerator = Accelerator(
+        cpu=cpu,
+        mixed_precision=config.train.precision,
+        gradient_accumulation_steps=config.train.accumulation,
+    )
+    expected = int(os.environ.get("WORLD_SIZE", 1))
+    if accelerator.num_processes != expected:
+        raise RuntimeError(
+            f"expected {expected} processes, Accelerate started {accelerator.num_processes}; "
+            "on the CPU use torchrun --standalone --nproc_per_node N"
+        )
+    return accelerator
+
+
+def initial_model(config: RunConfig) -> Pix2SeqD:
+    """The model at step 0: random, or with the weights that the configuration names."""
+    model = build_model(config)
+    if config.train.init_from:
+        source = Pix2SeqD.from_pretrained(checkpoint.find_model(config.train.init_from))
+        checkpoint.copy_weights(source, model, name=config.train.init_from)
+    elif config.train.encoder_weights:
+        load_encoder_weights(model.encoder.resnet, config.train.encoder_weights)
+    return model
+
+
+def _open_log(run_dir: Path, values: dict[str, Any], start: int) -> RunLog:
+    log = RunLog(run_dir, start=start)
+    partial = run_dir / "config.json.partial"
+    partial.write_text(json.dumps(values, indent=2))
+    partial.replace(run_dir / "config.json")
+    return log
+
+
+def _score(
+    config: RunConfig, model: Pix2SeqD, accelerator: Accelerator, log: RunLog | None, run_dir: Path, step: int
+) -> None:
+    settings = config.validation
+    predictor = VideoPredictor(
+        model.eval(), num_steps=settings.num_steps, num_steps_next=settings.num_steps_next, seed=config.train.seed
+    )
+    result, pictures = validate(
+        predictor,
+        build_videos(config),
+        build_label_spec(config),
+        num_sequences=settings.num_sequences,
+        num_frames=settings.num_frames,
+        accelerator=accelerator,
+    )
+    if log is None:
+        return
+    log.write("validation", step, **summary(result))
+    folder = run_dir / "samples"
+    folder.mkdir(exist_ok=True)
+    Image.fromarray(np.concatenate(pictures)).save(folder / f"step-{step:08d}.png")

@@ -1,0 +1,243 @@
+"""Streaming prediction: one frame in, one panoptic map out, remembering only the maps at the past offsets.
+
+The model's instance codes are few and get reused; here they become track ids that are never given twice.
+G code groups (class, instance), S logit planes, H W frame size, h w mask size.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pix2seq_d.data.transforms import Letterbox
+from pix2seq_d.diffusion.samplers import SAMPLERS, Callback
+from pix2seq_d.diffusion.schedule import SCHEDULES
+from pix2seq_d.models.pix2seq_d import Pix2SeqD
+
+
+@dataclass
+class PanopticMap:
+    """The prediction of one frame at the frame's own size.
+
+    Attributes:
+        class_map: (H, W) uint8 train ids.
+        instance_map: (H, W) int32 track ids, 0 on stuff.
+        confidence: (H, W) float32 in [0, 1], probability of the chosen codes.
+    """
+
+    class_map: np.ndarray
+    instance_map: np.ndarray
+    confidence: np.ndarray
+
+
+class VideoPredictor:
+    """Predicts the frames of a video in order; memory depends on the past offsets, never on the length of the video.
+
+    Args:
+        model: in eval mode, on the device to use.
+        num_steps: denoising steps of a first frame; None = the model's default, as for the following three.
+        num_steps_next: denoising steps of frames with past maps.
+        td_steps: asymmetric time interval in steps.
+        sampler: name of the sampler.
+        min_pixels: smallest segment kept, in pixels of the frame; the pixels of smaller ones take their next best class.
+        seed: of the starting noise; the same seed and frames give the same maps.
+
+    Raises:
+        ValueError: a step number below 1, a negative td_steps or min_pixels, an unknown sampler.
+    """
+
+    def __init__(
+        self,
+        model: Pix2SeqD,
+        *,
+        num_steps: int | None = None,
+        num_steps_next: int | None = None,
+        td_steps: float | None = None,
+        sampler: str | None = None,
+        min_pixels: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.model = model
+        self.num_steps = model.num_steps if num_steps is None else num_steps
+        self.num_steps_next = model.num_steps_next if num_steps_next is None else num_steps_next
+        self.td_steps = model.td_steps if td_steps is None else td_steps
+        self.min_pixels = model.min_pixels if min_pixels is None else min_pixels
+        self.seed = seed
+        for name, least in (("num_steps", 1), ("num_steps_next", 1), ("td_steps", 0), ("min_pixels", 0), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}: expected at least {least}, got {getattr(self, name)}")
+        sampler = model.sampler if sampler is None else sampler
+        if sampler not in SAMPLERS:
+            raise ValueError(f"sampler: expected one of {', '.join(SAMPLERS)}, got {sampler!r}")
+        self.sample = SAMPLERS[sampler]
+        self.schedule = SCHEDULES[model.schedule]()
+        self.device = next(model.parameters()).device
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets the video: the next frame is a first frame."""
+        self.memory: deque[Tensor] = deque(maxlen=max((-o for o in self.model.past_offsets), default=0))
+        self.tracks = TrackIds(memory=max(len(self.model.past_offsets), 1))
+        self.frame_index = 0
+        self.frame_size: tuple[int, ...] | None = None
+
+    @torch.inference_mode()
+    def step(self, frame: np.ndarray, *, callback: Callback | None = None) -> PanopticMap:
+        """Predicts the next frame.
+
+        Args:
+            frame: (H, W, 3) uint8 RGB, the same size throughout a video.
+            callback: passed to the sampler: (step, x_t, x0 estimate), each (1, K, h, w).
+
+        Raises:
+            ValueError: not (H, W, 3) uint8, or another size than the frames before.
+        """
+        self._check(frame)
+        box = Letterbox((frame.shape[0], frame.shape[1]), self.model.image_size)
+        image = torch.from_numpy(box.image(frame)).to(self.device).permute(2, 0, 1)[None].float() / 255
+        past, present = self._past()
+        denoise = self.model.bind(self.model.condition(image, past, present))
+        x_T = torch.randn(1, self.model.codec.num_bits, *self.model.mask_size, generator=self._generator())
+        self.sample(
+            denoise,
+            x_T.to(self.device),
+            self.schedule,
+            self.num_steps_next if bool(present.any()) else self.num_steps,
+            td_steps=self.td_steps,
+            clip=self.model.codec.scale,
+            generator=self._generator(1) if self.device.type == "cpu" else None,
+            callback=callback,
+        )
+        assert denoise.logits is not None
+        probabilities = self._probabilities(denoise.logits)
+        self.memory.append(self._codes(probabilities)[0])
+        result = self._to_frame(probabilities, box)
+        self.frame_index += 1
+        return result
+
+    def _check(self, frame: np.ndarray) -> None:
+        if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
+            raise ValueError(f"frame: expected (H, W, 3) uint8, got {frame.shape} {frame.dtype}")
+        if self.frame_size is not None and frame.shape != self.frame_size:
+            raise ValueError(f"frame: expected {self.frame_size} as the frames before, got {frame.shape}")
+        self.frame_size = frame.shape
+
+    def _generator(self, stream: int = 0) -> torch.Generator:
+        state = np.random.SeedSequence([self.seed, self.frame_index, stream]).generate_state(1, np.uint64)
+        return torch.Generator().manual_seed(int(state[0] >> 1))
+
+    def _past(self) -> tuple[Tensor, Tensor]:
+        """Codes (1, T, G, h, w) of the past maps and whether each exists (1, T)."""
+        offsets, groups = self.model.past_offsets, len(self.model.codec.group_bits)
+        absent = torch.zeros(groups, *self.model.mask_size, dtype=torch.long, device=self.device)
+        maps = [self.memory[o] if -o <= len(self.memory) else absent for o in offsets]
+        present = torch.tensor([[-o <= len(self.memory) for o in offsets]], dtype=torch.bool, device=self.device)
+        return torch.stack(maps)[None] if maps else absent[None, None][:, :0], present
+
+    def _probabilities(self, logits: Tensor) -> tuple[Tensor, ...]:
+        """Per group (1, 2^bits, h, w): softmax over the codes that exist (a class; for things some instance)."""
+        if self.model.target == "mse":
+            logits = self.model.codec.bit_logits(logits)
+        groups = [g.clone() for g in self.model.codec.split_logits(logits)]
+        groups[0][:, 0] = groups[0][:, self.model.label_spec.num_classes + 1 :] = -torch.inf
+        for g in groups[1:]:
+            g[:, 0] = -torch.inf
+        return tuple(g.softmax(1) for g in groups)
+
+    def _codes(self, probabilities: tuple[Tensor, ...]) -> Tensor:
+        """(1, G, H, W) int64: the most probable class; the most probable instance on things, else 0."""
+        codes = [p.argmax(1) for p in probabilities]
+        for i in range(1, len(codes)):
+            codes[i] = codes[i] * self.model.label_spec.is_thing(codes[0] - 1)
+        return torch.stack(codes, 1)
+
+    def _to_frame(self, probabilities: tuple[Tensor, ...], box: Letterbox) -> PanopticMap:
+        """Probabilities enlarged to the frame's size, then decided."""
+        shown, indices = zip(*(_chosen_only(p) for p in probabilities))
+        large = tuple(self._enlarge(p, box) for p in shown)
+        codes, confidence = self._decide(large, indices)
+        for segment, class_code in _small_segments(codes, self.min_pixels):
+            large[0][:, indices[0] == class_code] *= ~segment
+            codes, confidence = self._decide(large, indices)
+        class_map, instance_map = self.model.label_spec.from_codes(codes[0], codes[-1])
+        if len(codes) == 1:
+            instance_map = torch.zeros_like(class_map)
+        class_map, instance_map = class_map.cpu().numpy(), instance_map.cpu().numpy()
+        class_map = majority_class(class_map, instance_map)
+        return PanopticMap(
+            class_map.astype(np.uint8), self.tracks.update(class_map, instance_map), confidence.cpu().numpy()
+        )
+
+    def _decide(self, large: tuple[Tensor, ...], indices: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        """Codes (G, H, W) and the probability (H, W) of the choice."""
+        best = [p[0].max(0) for p in large]
+        codes = [index[b.indices] for b, index in zip(best, indices)]
+        thing = self.model.label_spec.is_thing(codes[0] - 1)
+        confidence = best[0].values
+        for i in range(1, len(codes)):
+            codes[i] = codes[i] * thing
+            confidence = torch.where(thing, confidence * best[i].values, confidence)
+        return torch.stack(codes), confidence.float()
+
+    def _enlarge(self, p: Tensor, box: Letterbox) -> Tensor:
+        canvas = F.interpolate(p, size=box.target_size, mode="bilinear", align_corners=False)
+        height, width = box.visible_size
+        canvas = canvas[:, :, :height, :width]
+        if (height, width) == box.source_size:
+            return canvas
+        return F.interpolate(canvas, size=box.source_size, mode="bilinear", align_corners=False)
+
+
+class TrackIds:
+    """Instance codes -> track ids: a code keeps its id while its class stays and it was seen in the last frames.
+
+    Args:
+        memory: frames after which an unseen code is forgotten; its next use is a new object.
+    """
+
+    def __init__(self, *, memory: int) -> None:
+        self.memory = memory
+        self.num_tracks, self.now = 0, 0
+        self.last_seen: dict[tuple[int, int], int] = {}  # (class, code) -> frame
+        self.track_of: dict[tuple[int, int], int] = {}
+
+    def update(self, class_map: np.ndarray, code_map: np.ndarray) -> np.ndarray:
+        """(H, W) classes and instance codes (0 = none) -> (H, W) int32 track ids."""
+        track_map = np.zeros(code_map.shape, np.int32)
+        for code in np.unique(code_map[code_map > 0]):
+            here = code_map == code
+            key = (int(class_map[here][0]), int(code))
+            if self.now - self.last_seen.get(key, -self.memory - 1) > self.memory:
+                self.num_tracks += 1
+                self.track_of[key] = self.num_tracks
+            self.last_seen[key] = self.now
+            track_map[here] = self.track_of[key]
+        self.now += 1
+        return track_map
+
+
+def majority_class(class_map: np.ndarray, instance_map: np.ndarray) -> np.ndarray:
+    """Gives all pixels of an instance (id > 0) the class that most of them have."""
+    result = class_map.copy()
+    for i in np.unique(instance_map[instance_map > 0]):
+        here = instance_map == i
+        result[here] = np.bincount(class_map[here]).argmax()
+    return result
+
+
+def _chosen_only(p: Tensor) -> tuple[Tensor, Tensor]:
+    """The planes (1, n, h, w) of the codes that win at some pixel, and these codes (n,)."""
+    index = p.argmax(1).unique()
+    return p[:, index], index
+
+
+def _small_segments(codes: Tensor, min_pixels: int) -> list[tuple[Tensor, int]]:
+    """Pixels (H, W) and class code of every segment with fewer than `min_pixels`."""
+    segments, area = codes.flatten(1).unique(dim=1, return_counts=True)
+    small = segments.T[area < min_pixels]
+    return [((codes == s.view(-1, 1, 1)).all(0), int(s[0])) for s in small]

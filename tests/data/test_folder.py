@@ -1,0 +1,203 @@
+"""Folders of frames: natural order, sequences, numbers; and the clips that labelled videos make of them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pix2seq_d.data.folder import (
+    FrameFiles,
+    LabelledVideos,
+    frame_number,
+    list_sequences,
+    natural_key,
+    pair_labels,
+)
+from pix2seq_d.data.formats import DataError, read_kitti_step, write_image, write_kitti_step
+from pix2seq_d.labels import get_label_spec
+
+SPEC = get_label_spec("kitti-step")
+
+
+def touch(root: Path, *names: str) -> Path:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    return root
+
+
+def listed(root: Path) -> dict[str, list[str]]:
+    return {s.sequence_id: [p.name for p in s.paths] for s in list_sequences(root)}
+
+
+# Order and numbers
+
+
+def test_natural_order() -> None:
+    names = ["frame10", "frame9", "Frame1", "frame01", "frame", "b2a10", "b2a9", "10", "9"]
+    assert sorted(names, key=natural_key) == [
+        "9", "10", "b2a9", "b2a10", "frame", "Frame1", "frame01", "frame9", "frame10"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        ("000012_leftImg8bit.png", 12),
+        ("000002_000345_leftImg8bit.png", 345),
+        ("0006R0_f00930.jpg", 930),
+        ("0000000015.png", 15),
+        ("a/7/frame-3b.jpg", 3),
+        ("clip.v2.0004.png", 4),
+    ],
+)
+def test_frame_number(name: str, number: int) -> None:
+    assert frame_number(name) == number
+
+
+def test_frame_number_needs_a_digit() -> None:
+    with pytest.raises(DataError, match=r"12/frame\.png: expected a frame number"):
+        frame_number("12/frame.png")
+
+
+# Sequences
+
+
+def test_one_folder_of_frames(tmp_path: Path) -> None:
+    root = touch(tmp_path / "drive", "10.png", "9.JPG", "8.jpeg", "11.webp", "12.BMP", "notes.txt", ".7.png", "x.gif")
+    (root / "folder.png").mkdir()
+    assert listed(root) == {"drive": ["8.jpeg", "9.JPG", "10.png", "11.webp", "12.BMP"]}
+
+
+def test_names_without_numbers_are_frames_too(tmp_path: Path) -> None:
+    assert listed(touch(tmp_path / "v", "b.png", "a.png", "a1.png")) == {"v": ["a.png", "a1.png", "b.png"]}
+
+
+def test_nested_folders_are_sequences(tmp_path: Path) -> None:
+    root = touch(tmp_path / "in", "0010/1.png", "0002/1.png", "0002/2.png", "a/b/1.png", ".hidden/1.png", "empty/x.txt")
+    touch(root, "3.png")
+    assert list(listed(root).items()) == [
+        ("0002", ["1.png", "2.png"]),
+        ("0010", ["1.png"]),
+        ("a/b", ["1.png"]),
+        ("in", ["3.png"]),
+    ]
+
+
+def test_several_videos_in_one_folder(tmp_path: Path) -> None:
+    root = touch(tmp_path / "val", *(f"000002_00000{i}_leftImg8bit.png" for i in (1, 0)))
+    touch(root, "000010_000000_leftImg8bit.png", "000002_000000_panoptic.png")
+    assert listed(root) == {
+        "000002": ["000002_000000_leftImg8bit.png", "000002_000001_leftImg8bit.png"],
+        "000010": ["000010_000000_leftImg8bit.png"],
+    }
+    assert list(listed(tmp_path)) == ["val/000002", "val/000010"]
+
+
+def test_a_link_that_leads_back_ends(tmp_path: Path) -> None:
+    root = touch(tmp_path / "in", "a/1.png")
+    (root / "a" / "back").symlink_to(root, target_is_directory=True)
+    (root / "b").symlink_to(touch(tmp_path / "elsewhere", "1.png"), target_is_directory=True)
+    assert listed(root) == {"a": ["1.png"], "b": ["1.png"]}
+
+
+def test_two_sequences_of_one_name(tmp_path: Path) -> None:
+    root = touch(tmp_path / "v", "1.png", "v/1.png")
+    with pytest.raises(DataError, match="'v' twice"):
+        list_sequences(root)
+
+
+@pytest.mark.parametrize(("name", "says"), [("none", "found nothing"), ("file", "found a file"), ("empty", r"\.png")])
+def test_no_frames(tmp_path: Path, name: str, says: str) -> None:
+    touch(tmp_path, "file", "empty/.hidden.png", "empty/readme.txt")
+    with pytest.raises(DataError, match=says) as error:
+        list_sequences(tmp_path / name)
+    assert str(tmp_path / name) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+# Labelled videos
+
+
+class KittiLike(LabelledVideos):
+    def read_label(self, path: Path) -> tuple[np.ndarray, np.ndarray]:
+        return read_kitti_step(path)
+
+
+def frame_files(root: Path, number: int, *, class_id: int = 13, size: tuple[int, int] = (4, 6)) -> FrameFiles:
+    """A frame of grey `number` whose map is `class_id` with instance `number` everywhere."""
+    image, label = root / f"{number}.jpg", root / f"{number}_map.png"
+    write_image(image.with_suffix(".png"), np.full((*size, 3), number, np.uint8))
+    write_kitti_step(label, np.full(size, class_id), np.full(size, number))
+    return FrameFiles(image.with_suffix(".png"), label)
+
+
+def test_clips_follow_frame_numbers(tmp_path: Path) -> None:
+    """Frames 9 10 12: at 12 the frame -1 is missing, -2 is frame 10; at 10 the frame -2 is missing."""
+    files = {"b": {n: frame_files(tmp_path, n) for n in (12, 9, 10)}}
+    videos = KittiLike(files, SPEC, past_offsets=(-2, -1), all_frames=True)
+    assert videos.frame_ids("b") == (9, 10, 12)
+    clips = [videos[i] for i in range(len(videos))]
+    assert [c.name for c in clips] == ["b/000009", "b/000010", "b/000012"]
+    assert [c.present.tolist() for c in clips] == [[False, False, True], [False, True, True], [True, False, True]]
+    assert clips[2].instance_map[:, 0, 0].tolist() == [10, 0, 12]
+    assert clips[2].class_map[:, 0, 0].tolist() == [13, 255, 13]
+    assert clips[2].frames[:, 0, 0, 0].tolist() == [10, 0, 12]
+    assert (clips[2].class_map.dtype, clips[2].instance_map.dtype) == (np.uint8, np.int32)
+
+
+def test_only_the_last_image_unless_asked(tmp_path: Path) -> None:
+    files = {"a": {n: frame_files(tmp_path, n) for n in (0, 1)}}
+    clip = KittiLike(files, SPEC, past_offsets=(-1,))[1]
+    assert clip.frames.shape == (1, 4, 6, 3)
+    assert clip.class_map.shape == (2, 4, 6)
+    assert KittiLike(files, SPEC)[1].class_map.shape == (1, 4, 6)
+
+
+def test_frames_are_read_when_asked_for(tmp_path: Path) -> None:
+    videos = KittiLike({"a": {5: frame_files(tmp_path, 5)}}, SPEC)
+    image, class_map, instance_map = videos.read_frame("a", 5)
+    assert (image[0, 0].tolist(), class_map[0, 0], instance_map[0, 0]) == ([5, 5, 5], 13, 5)
+    with pytest.raises(ValueError, match="got 'x'"):
+        videos.frame_ids("x")
+    with pytest.raises(ValueError, match="got 6"):
+        videos.read_frame("a", 6)
+    with pytest.raises(IndexError):
+        videos[1]
+
+
+@pytest.mark.parametrize("offsets", [(-1, -2), (0,), (1,), (-1, -1)])
+def test_past_offsets_are_checked(offsets: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="past_offsets"):
+        KittiLike({}, SPEC, past_offsets=offsets)
+
+
+def test_class_id_outside_the_spec_names_the_file(tmp_path: Path) -> None:
+    files = {"a": {0: frame_files(tmp_path, 0), 1: frame_files(tmp_path, 1, class_id=19)}}
+    with pytest.raises(DataError, match=r"1_map\.png: .*got 19"):
+        KittiLike(files, SPEC)[1]
+
+
+def test_sizes_must_agree(tmp_path: Path) -> None:
+    big, small = frame_files(tmp_path, 0), frame_files(tmp_path, 1, size=(4, 5))
+    with pytest.raises(DataError, match=r"1_map\.png: expected the size of .*0\.png, 4x6, got 4x5"):
+        KittiLike({"a": {0: FrameFiles(big.image, small.label)}}, SPEC)[0]
+    with pytest.raises(DataError, match=r"0_map\.png: expected the size of the frame to predict, 4x5, got 4x6"):
+        KittiLike({"a": {0: big, 1: small}}, SPEC, past_offsets=(-1,))[1]
+
+
+def test_a_map_that_vanished_is_named(tmp_path: Path) -> None:
+    files = frame_files(tmp_path, 0)
+    videos = KittiLike({"a": {0: files}}, SPEC)
+    files.label.unlink()
+    with pytest.raises(DataError, match=r"0_map\.png"):
+        videos[0]
+
+
+def test_pair_labels_counts_missing_maps(tmp_path: Path) -> None:
+    pairs = [("a", n, tmp_path / f"{n}.png", tmp_path / f"{n}_map.png") for n in range(3)]
+    touch(tmp_path, "1_map.png")
+    with pytest.raises(DataError, match=r"0_map\.png: expected the label map of .*2 of 3 frames"):
+        pair_labels(pairs, root=tmp_path)
+    with pytest.raises(DataError, match=r"1\.png: expected one image for frame 1"):
+        pair_labels([pairs[1], pairs[1]], root=tmp_path)
