@@ -1,14 +1,8 @@
-"""Trains on video: python train.py --preset kitti-step [--train.init_from results/pretrain] [--help for every setting]."""
+"""Trains on video (KITTI-STEP by default); resumes by itself. --train.init_from takes a pretrained run or model."""
 
-import logging
+import sys
 
-from pix2seq_d.cli import parse_run_config
-from pix2seq_d.launch import run_training
+from pix2seq_d.commands import run_command, run_train
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    run_training(
-        parse_run_config(
-            None, program="train.py", description=__doc__, preset="kitti-step", output_dir="results/train"
-        )
-    )
+    sys.exit(run_command(run_train, program="train.py", about=__doc__, preset="kitti-step", output_dir="results/train"))

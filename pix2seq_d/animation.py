@@ -141,9 +141,12 @@ def _to_palette(image: Image.Image, colours: int) -> Image.Image:
     exact = image.getcolors(colours)
     if exact is None:
         return image.quantize(colours, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
-    palette = Image.new("P", (1, 1))
-    palette.putpalette(np.array([colour for _, colour in exact], np.uint8).tobytes())
-    return image.quantize(palette=palette, dither=Image.Dither.NONE)
+    palette = np.array(sorted(colour for _, colour in exact), np.int32)
+    pixels = np.asarray(image).astype(np.int32)
+    pack = np.array([1 << 16, 1 << 8, 1])
+    indices = Image.fromarray(np.searchsorted(palette @ pack, pixels @ pack).astype(np.uint8))
+    indices.putpalette(palette.astype(np.uint8).tobytes())  # makes mode L mode P
+    return indices
 
 
 class _VideoEncoder:

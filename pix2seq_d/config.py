@@ -274,7 +274,13 @@ _SYNTHETIC_TINY = RunConfig(
     data=DataConfig(num_workers=1),
     loss=LossConfig(past_dropout=0.3, past_dropout_all=0.25),
     train=TrainConfig(
-        steps=2000, batch_size=16, lr=1e-3, warmup_steps=100, lr_decay="cosine", save_every=100, output_dir="results/train"
+        steps=2000,
+        batch_size=16,
+        lr=1e-3,
+        warmup_steps=100,
+        lr_decay="cosine",
+        save_every=100,
+        output_dir="results/train",
     ),
     validation=ValidationConfig(every=500, num_sequences=4, num_frames=10),
 )
@@ -286,9 +292,7 @@ _KITTI_STEP = RunConfig(
     ),
 )
 _CAMVID = RunConfig(
-    model=replace(
-        TINY, image_size=(192, 256), num_class_bits=4, num_instance_bits=0, past_offsets=(), mask_stride=2
-    ),
+    model=replace(TINY, image_size=(192, 256), num_class_bits=4, num_instance_bits=0, past_offsets=(), mask_stride=2),
     sampling=SamplingConfig(num_steps=5, num_steps_next=5),
     data=DataConfig(
         dataset="camvid",
@@ -301,7 +305,13 @@ _CAMVID = RunConfig(
         num_workers=1,
     ),
     train=TrainConfig(
-        steps=3000, batch_size=8, lr=1e-3, warmup_steps=100, lr_decay="cosine", save_every=200, output_dir="results/camvid"
+        steps=3000,
+        batch_size=8,
+        lr=1e-3,
+        warmup_steps=100,
+        lr_decay="cosine",
+        save_every=200,
+        output_dir="results/camvid",
     ),
     validation=ValidationConfig(every=500, num_sequences=1, num_frames=101, num_steps=2, num_steps_next=2),
 )

@@ -119,7 +119,7 @@ def overlay(
     is_thing = spec.is_thing(class_map)
     ids = np.where(is_thing, instance_map, 0)
     picture = draw_boundaries(blend.astype(np.uint8), class_map, ids, strength=0.35)
-    return draw_boundaries(picture, np.where(is_thing, class_map, spec.void_id), ids)
+    return draw_boundaries(picture, np.where(is_thing, class_map.astype(np.int64), spec.void_id), ids)
 
 
 def _check_frame(name: str, picture: np.ndarray, class_map: np.ndarray) -> None:

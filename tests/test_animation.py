@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -98,15 +99,20 @@ def test_mp4_without_pyav_says_what_to_install(tmp_path: Path, monkeypatch: pyte
     assert not list(tmp_path.iterdir())
 
 
+def stopping() -> Iterator[np.ndarray]:
+    """One picture, then an error."""
+    yield pictures(1)[0]
+    raise RuntimeError("stop")
+
+
 @pytest.mark.parametrize("suffix", [".gif", ".webp", ".mp4"])
 def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path, suffix: str) -> None:
     if suffix == ".mp4":
         pytest.importorskip("av", reason="PyAV (extra `video`) is not installed")
     path = tmp_path / f"a{suffix}"
     path.write_text("old")
-    with pytest.raises(KeyError, match="stop"), AnimationWriter(path) as writer:
-        writer.add(pictures(1)[0])
-        raise KeyError("stop")
+    with pytest.raises(RuntimeError, match="stop"):
+        save_animation(path, stopping())
     with pytest.raises(ValueError, match="expected at least one picture, got none"):
         save_animation(path, [])
     with pytest.raises(ValueError, match="expected pictures of one shape"):

@@ -50,7 +50,11 @@ def _execute(folder: Path, monkeypatch: pytest.MonkeyPatch, **folders: Path) -> 
     monkeypatch.setenv("IPYTHONDIR", str(folder / ".ipython"))
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     client = nbclient.NotebookClient(
-        notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
+        notebook,
+        timeout=300,
+        startup_timeout=300,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(folder)}},
     )
     client.execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]

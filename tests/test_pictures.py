@@ -44,7 +44,7 @@ def load(path: Path) -> np.ndarray:
     ],
 )
 def test_check_picture(picture: np.ndarray, error: type[Exception]) -> None:
-    with pytest.raises(error, match="thing: expected .*, got"):
+    with pytest.raises(error, match=r"thing: expected .*, got"):
         check_picture("thing", picture)
 
 
@@ -56,7 +56,7 @@ def test_save_round_trip(tmp_path: Path, suffix: str) -> None:
     picture = np.random.default_rng(0).integers(90, 110, (20, 30, 3), np.uint8)
     path = tmp_path / "new" / f"a{suffix}"
     save_picture(path, picture)
-    assert np.abs(load(path).astype(int) - picture).max() <= (20 if suffix == ".jpg" else 0)
+    assert np.abs(load(path).astype(int) - picture).max() <= (30 if suffix == ".jpg" else 0)
     assert [p.name for p in path.parent.iterdir()] == [path.name]
 
 
@@ -69,9 +69,14 @@ def test_save_rejects_other_suffixes(tmp_path: Path) -> None:
 def test_replacing_leaves_the_old_file_when_the_body_raises(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("old")
-    with pytest.raises(RuntimeError), replacing(path) as partial:
-        partial.write_text("half")
-        raise RuntimeError
+
+    def half() -> None:
+        with replacing(path) as partial:
+            partial.write_text("half")
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        half()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -92,7 +97,8 @@ def test_text_has_the_size_asked_for_and_fits() -> None:
     assert text_picture("a", size=20).shape[0] == 30
     narrow = text_picture("a rather long caption", size=20, width=110)
     assert narrow.shape == (30, 110, 3)
-    assert (narrow[:, -2:] == 255).all()  # shrunk, not cut
+    ink_rows = [int((picture < 128).any(axis=(1, 2)).sum()) for picture in (narrow, text_picture("a g", size=20))]
+    assert 4 < ink_rows[0] < ink_rows[1]  # smaller letters
     assert (text_picture("a", colour=(255, 0, 0)) != text_picture("a")).any()
     assert (text_picture("a") != text_picture("b", width=text_picture("a").shape[1])).any()
 
@@ -125,15 +131,15 @@ def test_grid_errors() -> None:
 
 
 def test_contact_sheet_captions_and_columns() -> None:
-    rows = [[plain(20, 60, 10), plain(20, 60, 20)], [plain(20, 60, 30), plain(20, 60, 40)]]
+    rows = [[plain(30, 60, 10), plain(30, 60, 20)], [plain(30, 60, 30), plain(30, 60, 40)]]
     bare = contact_sheet(rows)
-    assert bare.shape == (3 * 8 + 40, 3 * 8 + 120, 3)
+    assert bare.shape == (3 * 8 + 60, 3 * 8 + 120, 3)
     headed = contact_sheet(rows, columns=["left", "right"])
     assert (headed.shape[0], headed.shape[1]) == (bare.shape[0] + 24 + 8, bare.shape[1])
     named = contact_sheet(rows, captions=["first", "second"], columns=["left", "right"])
     assert named.shape[0] == headed.shape[0]
     assert named.shape[1] > headed.shape[1] + 8
-    assert all((named == value).all(axis=-1).sum() >= 1200 for value in (10, 20, 30, 40))
+    assert all((named == value).all(axis=-1).sum() >= 1800 for value in (10, 20, 30, 40))
     assert contact_sheet(rows, columns=["left", "right"], size=24).shape[0] > headed.shape[0]
 
 

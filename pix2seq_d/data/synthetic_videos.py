@@ -38,7 +38,7 @@ class SyntheticVideos:
 
     @property
     def sequence_ids(self) -> tuple[str, ...]:
-        """ "0000", "0001", ..."""
+        """Four digits each: 0000, 0001, ..."""
         return tuple(f"{i:04d}" for i in range(self.num_sequences))
 
     def frame_ids(self, sequence_id: str) -> tuple[int, ...]:

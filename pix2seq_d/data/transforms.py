@@ -101,6 +101,19 @@ class Letterbox:
         rows, cols = (self._canvas_position(axis, n) for axis, n in enumerate(size))
         return rows, cols
 
+    def sample_positions(self, size: Size) -> tuple[np.ndarray, np.ndarray]:
+        """Where the frame's pixels lie between the pixels that `map` samples, to interpolate what was predicted there.
+
+        Args:
+            size: (h, w) of the map over the canvas.
+
+        Returns:
+            (H,) rows and (W,) columns, float64, in map pixels: exactly i at the frame pixel that map pixel i shows.
+        """
+        indices = (self._source_index(axis, n) for axis, n in enumerate(size))
+        rows, cols = (np.interp(np.arange(n), i, np.arange(len(i))) for n, i in zip(self.source_size, indices))
+        return rows, cols
+
     def _canvas_position(self, axis: int, n: int) -> np.ndarray:
         scaled = (np.arange(self.source_size[axis]) + 0.5) * self.content_size[axis] / self.source_size[axis]
         return (scaled - self.offset[axis]) * n / self.target_size[axis]

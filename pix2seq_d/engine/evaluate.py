@@ -246,7 +246,11 @@ def _pq_table(pq: Mapping[str, Any]) -> str:
 def _vpq_table(vpq: Mapping[str, Any]) -> str:
     windows = vpq["per_window"]
     rows = [
-        [name, *(_percent(w[f"pq{suffix}"]) for w in windows.values()), _percent(vpq[f"vpq{suffix}"])]
+        [
+            name,
+            *(_percent(w[f"pq{suffix}"]) if w["num_windows"] else "-" for w in windows.values()),
+            _percent(vpq[f"vpq{suffix}"]),
+        ]
         for name, suffix in _GROUPS
     ]
     return _align([["VPQ", *(f"k={k}" for k in windows), "mean"], *rows])

@@ -21,7 +21,9 @@ def lr_at(
     return lr * (final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
-def build_optimizer(module: nn.Module, *, lr: float, betas: tuple[float, float], weight_decay: float) -> torch.optim.AdamW:
+def build_optimizer(
+    module: nn.Module, *, lr: float, betas: tuple[float, float], weight_decay: float
+) -> torch.optim.AdamW:
     """AdamW (arXiv 1711.05101) that decays matrices and kernels, not biases and norms."""
     trained = [p for p in module.parameters() if p.requires_grad]
     groups = [

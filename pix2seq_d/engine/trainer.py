@@ -126,7 +126,9 @@ def fit(
         FloatingPointError: a loss that is not finite, naming the step and the samples.
     """
     module.train()
-    bar = tqdm(total=settings.steps, initial=start, disable=not accelerator.is_main_process, unit="step", dynamic_ncols=True)
+    bar = tqdm(
+        total=settings.steps, initial=start, disable=not accelerator.is_main_process, unit="step", dynamic_ncols=True
+    )
     meter = Meter()
     for step in range(start, settings.steps):
         set_lr(optimizer, lr_schedule(step))

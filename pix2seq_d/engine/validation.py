@@ -37,7 +37,10 @@ def validate(
             frame, class_map, instance_map = videos.read_frame(sequence, frame_id)
             result = predictor.step(frame)
             evaluator.update(result.class_map, result.instance_map, class_map, instance_map, sequence_id=sequence)
-        shown = [overlay(frame, result.class_map, result.instance_map, spec), overlay(frame, class_map, instance_map, spec)]
+        shown = [
+            overlay(frame, result.class_map, result.instance_map, spec),
+            overlay(frame, class_map, instance_map, spec),
+        ]
         pictures.append(np.concatenate(shown))
     if size > 1:
         parts = gather_object([evaluator])

@@ -89,7 +89,8 @@ class TransUNet(nn.Module):
         self.downsample = nn.ModuleList(conv3x3(a, b, stride=2) for a, b in zip(widths, widths[1:]))
         self.bottom_in = nn.Conv2d(widths[-1], dim, 1)
         self.layers = nn.ModuleList(
-            TransformerLayer(dim, num_heads=num_heads, context_dim=token_dim, dropout=dropout) for _ in range(num_layers)
+            TransformerLayer(dim, num_heads=num_heads, context_dim=token_dim, dropout=dropout)
+            for _ in range(num_layers)
         )
         self.layer_modulation = nn.Linear(embedding_dim, dim)
         self.bottom_out = nn.Conv2d(dim, widths[-1], 1)

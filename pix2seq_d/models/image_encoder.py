@@ -171,7 +171,9 @@ class ImageEncoder(nn.Module):
         if mask_stride not in resnet.strides[:-1]:
             raise ValueError(f"mask_stride: expected one of {resnet.strides[:-1]}, got {mask_stride}")
         self.project = nn.Conv2d(resnet.channels[-1], dim, 1)
-        self.layers = nn.ModuleList(TransformerLayer(dim, num_heads=num_heads, dropout=dropout) for _ in range(num_layers))
+        self.layers = nn.ModuleList(
+            TransformerLayer(dim, num_heads=num_heads, dropout=dropout) for _ in range(num_layers)
+        )
         self.norm = nn.LayerNorm(dim)
 
         # top-down merge: one lateral and one smoothing convolution per finer level

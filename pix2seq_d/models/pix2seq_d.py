@@ -87,7 +87,9 @@ class Pix2SeqD(nn.Module, ModelHubMixin, library_name="pix2seq_d", license="apac
         super().__init__()
         self.label_spec = label_spec if isinstance(label_spec, LabelSpec) else LabelSpec.from_dict(label_spec)
         if num_class_bits < self.label_spec.num_class_bits:
-            raise ValueError(f"num_class_bits: expected at least {self.label_spec.num_class_bits}, got {num_class_bits}")
+            raise ValueError(
+                f"num_class_bits: expected at least {self.label_spec.num_class_bits}, got {num_class_bits}"
+            )
         if any(o >= 0 for o in past_offsets):
             raise ValueError(f"past_offsets: expected negative numbers, got {past_offsets}")
         bits = (num_class_bits, num_instance_bits) if num_instance_bits else (num_class_bits,)
@@ -189,7 +191,9 @@ class Pix2SeqD(nn.Module, ModelHubMixin, library_name="pix2seq_d", license="apac
         """
         files = {}
         for name in (CONFIG_NAME, WEIGHTS_NAME):
-            files[name] = _find_file(str(pretrained_model_name_or_path), name, revision, cache_dir, token, local_files_only)
+            files[name] = _find_file(
+                str(pretrained_model_name_or_path), name, revision, cache_dir, token, local_files_only
+            )
         model = cls(**read_config(files[CONFIG_NAME]))
         load_weights(model, files[WEIGHTS_NAME])
         return model.eval()
@@ -252,5 +256,7 @@ def _find_file(
         )
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().split("\n")[0]
-        raise ValueError(f"{name_or_path}: neither a folder nor a model on the Hub that can be read: {reason}") from None
+        raise ValueError(
+            f"{name_or_path}: neither a folder nor a model on the Hub that can be read: {reason}"
+        ) from None
     return Path(path)

@@ -30,7 +30,9 @@ def load_encoder_weights(resnet: ResNet, name_or_path: str, *, filename: str = "
         raise ValueError(f"{path}: expected a safetensors file, got {error}") from None
     state = {k: v for k, v in state.items() if not k.startswith("fc.") and not k.endswith("num_batches_tracked")}
     own = resnet.state_dict()
-    differing = sorted(k for k in own.keys() | state.keys() if k not in own or k not in state or own[k].shape != state[k].shape)
+    differing = sorted(
+        k for k in own.keys() | state.keys() if k not in own or k not in state or own[k].shape != state[k].shape
+    )
     if differing:
         raise ValueError(
             f"{name_or_path}: weights of another ResNet, {len(differing)} tensors differ, the first is {differing[0]}; "

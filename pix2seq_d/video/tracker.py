@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from pix2seq_d.data.transforms import Letterbox
 from pix2seq_d.diffusion.samplers import SAMPLERS, Callback
@@ -185,12 +184,10 @@ class VideoPredictor:
         return torch.stack(codes), confidence.float()
 
     def _enlarge(self, p: Tensor, box: Letterbox) -> Tensor:
-        canvas = F.interpolate(p, size=box.target_size, mode="bilinear", align_corners=False)
-        height, width = box.visible_size
-        canvas = canvas[:, :, :height, :width]
-        if (height, width) == box.source_size:
-            return canvas
-        return F.interpolate(canvas, size=box.source_size, mode="bilinear", align_corners=False)
+        """(1, n, h, w) -> (1, n, H, W), bilinear between the frame pixels that the map samples."""
+        for dim, positions in zip((2, 3), box.sample_positions((p.shape[2], p.shape[3]))):
+            p = _interpolate(p, torch.from_numpy(positions).to(p), dim)
+        return p
 
 
 class TrackIds:
@@ -228,6 +225,14 @@ def majority_class(class_map: np.ndarray, instance_map: np.ndarray) -> np.ndarra
         here = instance_map == i
         result[here] = np.bincount(class_map[here]).argmax()
     return result
+
+
+def _interpolate(p: Tensor, positions: Tensor, dim: int) -> Tensor:
+    """Values of `p` at fractional `positions` along dimension 2 or 3."""
+    first = positions.long().clamp(max=max(p.shape[dim] - 2, 0))
+    share = (positions - first).view(-1, *[1] * (3 - dim))
+    following = (first + 1).clamp(max=p.shape[dim] - 1)
+    return torch.lerp(p.index_select(dim, first), p.index_select(dim, following), share)
 
 
 def _chosen_only(p: Tensor) -> tuple[Tensor, Tensor]:

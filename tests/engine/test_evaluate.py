@@ -224,7 +224,7 @@ def test_a_missing_folder(tmp_path, side):
 
 
 def small_result():
-    evaluator = Evaluator(KITTI, windows=(1, 2))
+    evaluator = Evaluator(KITTI, windows=(1, 2, 3))
     target = np.array([[ROAD, ROAD, CAR, CAR, CAR, VOID]])
     pred = np.array([[ROAD, ROAD, CAR, CAR, VOID, VOID]])
     for _ in range(2):
@@ -242,8 +242,8 @@ def test_table():
         ["Things", "66.67", "66.67", "100.00", "1"],
         ["Stuff", "100.00", "100.00", "100.00", "1"],
     ]
-    assert rows[1][0] == ["VPQ", "k=1", "k=2", "mean"]
-    assert rows[1][2] == ["All", "83.33", "83.33", "83.33"]
+    assert rows[1][0] == ["VPQ", "k=1", "k=2", "k=3", "mean"]
+    assert rows[1][2] == ["All", "83.33", "83.33", "-", "83.33"]  # there are only two frames
     # AQ = (4 * 4/6) / 6, IoU = (1 + 2/3 + 0) / 3, STQ = sqrt(0.4444 * 0.5556)
     assert rows[2][0] == ["Sequence", "STQ", "AQ", "IoU", "tracks", "frames"]
     assert rows[2][2:] == [

@@ -1,0 +1,11 @@
+"""Scores a folder of predicted panoptic maps against ground truth: PQ, VPQ, STQ and mIoU."""
+
+import argparse
+import sys
+
+from pix2seq_d.commands import add_evaluation_arguments, run_command, run_evaluation
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="evaluate.py", description=__doc__)
+    add_evaluation_arguments(parser)
+    sys.exit(run_command(run_evaluation, parser.parse_args()))

@@ -1,0 +1,11 @@
+"""Predicts panoptic maps for a folder of frames; every subfolder is a video of its own, read in natural order."""
+
+import argparse
+import sys
+
+from pix2seq_d.commands import add_inference_arguments, run_command, run_inference
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="inference.py", description=__doc__)
+    add_inference_arguments(parser)
+    sys.exit(run_command(run_inference, parser.parse_args()))

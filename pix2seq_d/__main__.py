@@ -1,0 +1,42 @@
+"""`python -m pix2seq_d COMMAND`: train, pretrain, infer and evaluate without the repository's scripts."""
+
+import argparse
+import sys
+
+from pix2seq_d.commands import (
+    add_evaluation_arguments,
+    add_inference_arguments,
+    run_command,
+    run_evaluation,
+    run_inference,
+    run_train,
+)
+
+TRAINING = {"train": ("kitti-step", "results/train"), "pretrain": ("cityscapes", "results/pretrain")}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point of the `pix2seq_d` command; returns the exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments and arguments[0] in TRAINING:
+        preset, output_dir = TRAINING[arguments[0]]
+        program = f"pix2seq_d {arguments[0]}"
+        about = "Trains a model; every setting can be given as a dotted option."
+        named = {"program": program, "about": about, "preset": preset, "output_dir": output_dir}
+        return run_command(run_train, **named, arguments=arguments[1:])
+    parser = argparse.ArgumentParser(prog="pix2seq_d", description="Panoptic segmentation by diffusion on analog bits.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name in TRAINING:
+        commands.add_parser(name, help=f"{name} a model (all settings: pix2seq_d {name} --help)")
+    infer = commands.add_parser("infer", help="predict a folder of frames")
+    add_inference_arguments(infer)
+    infer.set_defaults(run=run_inference)
+    evaluation = commands.add_parser("evaluate", help="score a folder of maps")
+    add_evaluation_arguments(evaluation)
+    evaluation.set_defaults(run=run_evaluation)
+    parsed = parser.parse_args(arguments)
+    return run_command(parsed.run, parsed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,123 @@
+"""What the scripts and `python -m pix2seq_d` run: arguments, the work, and errors as one line."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from pix2seq_d.cli import parse_run_config
+from pix2seq_d.engine.checkpoint import CheckpointError, find_model
+from pix2seq_d.engine.evaluate import evaluate_folders, format_table, write_json
+from pix2seq_d.labels import LABEL_SPECS
+from pix2seq_d.pipeline import Pix2SeqDPipeline
+from pix2seq_d.predict import AnimationSettings, predict_folder
+
+logger = logging.getLogger(__name__)
+
+EXPECTED_ERRORS = (ValueError, TypeError, OSError, CheckpointError, FloatingPointError, ImportError)
+
+
+def run_command(command: Callable[..., None], *arguments: object, **named: object) -> int:
+    """Runs a command; an expected error becomes one line on stderr and exit code 1, Ctrl-C exit code 130."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.getLogger("accelerate").setLevel(logging.WARNING)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    try:
+        command(*arguments, **named)
+    except EXPECTED_ERRORS as error:
+        if logger.isEnabledFor(logging.DEBUG):
+            raise
+        print_error(error)
+        return 1
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        return 130
+    return 0
+
+
+def print_error(error: BaseException) -> None:
+    """The last meaningful line of an error (a loader worker's carries its traceback), on stderr."""
+    lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    line = lines[-1] if lines[0].startswith("Caught ") else " ".join(lines)
+    sys.stderr.write(f"error: {line.removeprefix(type(error).__name__ + ': ')}\n")
+
+
+# training
+
+
+def run_train(*, program: str, about: str, preset: str, output_dir: str, arguments: list[str] | None = None) -> None:
+    """Reads the configuration from the command line and trains."""
+    config = parse_run_config(arguments, program=program, description=about, preset=preset, output_dir=output_dir)
+    from pix2seq_d.launch import run_training  # Accelerate is only needed here
+
+    logger.info("model with averaged weights: %s", run_training(config) / "model")
+
+
+# inference
+
+
+def add_inference_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of inference.py."""
+    add = parser.add_argument
+    add("--input_folder", type=Path, required=True, metavar="DIR", help="frames (PNG, JPG, ...), subfolders = videos")
+    add("--output_folder", type=Path, required=True, metavar="DIR", help="gets panoptic/, overlay/ and overview/")
+    add("--checkpoint", required=True, metavar="PATH_OR_HUB_ID", help="saved model, run folder, checkpoint or Hub id")
+    add("--num_steps", type=int, metavar="N", help="denoising steps of a first frame (default: the model's)")
+    add("--num_steps_next", type=int, metavar="M", help="denoising steps of later frames (default: the model's)")
+    add("--td_steps", type=float, metavar="D", help="asymmetric time interval, in steps (default: the model's)")
+    add("--sampler", choices=("ddim", "ddpm"), help="reverse process (default: the model's)")
+    add("--min_pixels", type=int, metavar="P", help="drop segments of fewer pixels (default: the model's)")
+    add("--seed", type=int, default=0, metavar="S", help="of the starting noise (default: 0)")
+    add("--device", metavar="NAME", help='"cpu", "cuda", "cuda:1", ... (default: a GPU if there is one)')
+    add("--animation", choices=("gif", "webp", "mp4", "none"), default="gif", help="overview per video (default: gif)")
+    add("--fps", type=float, default=10.0, metavar="F", help="frames a second of the animation (default: 10)")
+    add("--overwrite", action="store_true", help="predict anew what the output folder holds already")
+
+
+def run_inference(arguments: argparse.Namespace) -> None:
+    """Predicts a folder as the arguments say."""
+    if not arguments.input_folder.is_dir():
+        raise ValueError(f"--input_folder: {arguments.input_folder} is not a folder")
+    names = ("num_steps", "num_steps_next", "td_steps", "sampler", "min_pixels", "seed")
+    chosen = {name: getattr(arguments, name) for name in names}
+    pipeline = Pix2SeqDPipeline.from_pretrained(find_model(arguments.checkpoint), device=arguments.device)
+    predictor = pipeline.predictor(**chosen)
+    if arguments.overwrite:
+        (arguments.output_folder / "inference.json").unlink(missing_ok=True)
+    suffix = "" if arguments.animation == "none" else f".{arguments.animation}"
+    count = predict_folder(
+        predictor,
+        arguments.input_folder,
+        arguments.output_folder,
+        settings={"checkpoint": arguments.checkpoint, "input_folder": str(arguments.input_folder.resolve()), **chosen},
+        animation=AnimationSettings(suffix, arguments.fps),
+    )
+    logger.info("%d frames predicted; maps, overlays and animations are in %s", count, arguments.output_folder)
+
+
+# evaluation
+
+
+def add_evaluation_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of evaluate.py."""
+    add = parser.add_argument
+    add("--predictions", type=Path, required=True, metavar="DIR", help="predicted maps {sequence}/{frame}.png")
+    add("--ground_truth", type=Path, required=True, metavar="DIR", help="ground truth in the same layout")
+    add("--label_spec", choices=tuple(LABEL_SPECS), default="kitti-step", help="classes (default: kitti-step)")
+    add("--output", type=Path, metavar="FILE", help="write all numbers as JSON")
+    add("--windows", type=int, nargs="+", default=[1, 2, 3, 4], metavar="K", help="VPQ windows (default: 1 2 3 4)")
+    add("--per_class", action="store_true", help="add the table of classes")
+
+
+def run_evaluation(arguments: argparse.Namespace) -> None:
+    """Scores a folder as the arguments say."""
+    result = evaluate_folders(
+        arguments.predictions, arguments.ground_truth, LABEL_SPECS[arguments.label_spec], windows=arguments.windows
+    )
+    sys.stdout.write(format_table(result, per_class=arguments.per_class) + "\n")
+    if arguments.output:
+        write_json(arguments.output, result)
+        logger.info("all numbers: %s", arguments.output)

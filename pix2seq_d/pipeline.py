@@ -1,0 +1,87 @@
+"""Frames in, panoptic maps out: the saved model with its sampler settings behind one call.
+
+Pix2SeqDPipeline.from_pretrained("checkpoints/synthetic-tiny")(frames) -> one PanopticMap per frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from pix2seq_d.labels import LabelSpec
+from pix2seq_d.models.pix2seq_d import Pix2SeqD
+from pix2seq_d.video.tracker import PanopticMap, VideoPredictor
+
+Frame = np.ndarray | Image.Image
+
+
+class Pix2SeqDPipeline:
+    """A model on a device, ready to predict videos.
+
+    Args:
+        model: put into eval mode and on `device`.
+        device: "cpu", "cuda", ...; None takes the first GPU, or the CPU where there is none.
+    """
+
+    def __init__(self, model: Pix2SeqD, *, device: str | torch.device | None = None) -> None:
+        if device is None:
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.model = model.eval().to(device)
+
+    @classmethod
+    def from_pretrained(
+        cls, name_or_path: str | Path, *, device: str | torch.device | None = None, revision: str | None = None
+    ) -> Pix2SeqDPipeline:
+        """Loads averaged weights and sampler settings from a folder or the Hub; errors as Pix2SeqD.from_pretrained."""
+        return cls(Pix2SeqD.from_pretrained(name_or_path, revision=revision), device=device)
+
+    @property
+    def label_spec(self) -> LabelSpec:
+        """Classes of the maps."""
+        return self.model.label_spec
+
+    def predictor(
+        self,
+        *,
+        num_steps: int | None = None,
+        num_steps_next: int | None = None,
+        td_steps: float | None = None,
+        sampler: str | None = None,
+        min_pixels: int | None = None,
+        seed: int = 0,
+    ) -> VideoPredictor:
+        """A streaming predictor; arguments as VideoPredictor, None = the model's default."""
+        return VideoPredictor(
+            self.model,
+            num_steps=num_steps,
+            num_steps_next=num_steps_next,
+            td_steps=td_steps,
+            sampler=sampler,
+            min_pixels=min_pixels,
+            seed=seed,
+        )
+
+    def __call__(
+        self, frames: Iterable[Frame], *, num_steps: int | None = None, num_steps_next: int | None = None, seed: int = 0
+    ) -> list[PanopticMap]:
+        """The panoptic maps of one video.
+
+        Args:
+            frames: PIL images or (H, W, 3) uint8 arrays of one size, in order.
+            num_steps: denoising steps of the first frame; None = the model's default.
+            num_steps_next: of later frames; None = the model's default.
+            seed: of the starting noise.
+        """
+        return list(self.stream(frames, num_steps=num_steps, num_steps_next=num_steps_next, seed=seed))
+
+    def stream(
+        self, frames: Iterable[Frame], *, num_steps: int | None = None, num_steps_next: int | None = None, seed: int = 0
+    ) -> Iterator[PanopticMap]:
+        """As calling the pipeline, one map at a time: memory does not grow with the video."""
+        predictor = self.predictor(num_steps=num_steps, num_steps_next=num_steps_next, seed=seed)
+        for frame in frames:
+            yield predictor.step(np.asarray(frame.convert("RGB")) if isinstance(frame, Image.Image) else frame)
