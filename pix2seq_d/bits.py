@@ -1,7 +1,7 @@
 """Analog bits (Bit Diffusion, arXiv 2208.04202, section 2): integer codes <-> real planes in {-scale, +scale}.
 
 The only file that knows bit count, order (most significant bit first) and scale.
-B batch, G groups (class code, instance code), K = sum of the groups' bits, S = sum of the groups' 2^bits logits, h w map size.
+B batch, G groups (class code, instance code), K all groups' bits, S all groups' 2^bits logits, h w map size.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class BitCodec:
         return logits.split(self.group_codes, 1)
 
     def expected_bits(self, logits: Tensor) -> Tensor:
-        """x0 estimate of the softmax head: (B, S, h, w) logits -> (B, K, h, w), the mean of the bits under each softmax."""
+        """x0 estimate of the softmax head, the mean bits of each softmax: (B, S, h, w) logits -> (B, K, h, w)."""
         groups = zip(self.split_logits(logits), self.group_bits)
         return torch.cat([_expected_bits(g, n, self.scale) for g, n in groups], 1)
 

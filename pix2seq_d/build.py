@@ -117,7 +117,7 @@ def build_train_loader(config: RunConfig, model: Pix2SeqD, *, start: int, num_pr
 
 
 def build_lr_schedule(config: RunConfig) -> Callable[[int], float]:
-    """step -> learning rate."""
+    """The learning rate of a step."""
     train = config.train
     decay = cast(Literal["constant", "cosine"], train.lr_decay)
 

@@ -1,4 +1,4 @@
-"""The settings of a run as frozen dataclasses, and the presets. Standard library only; only build.py and scripts read it."""
+"""The settings of a run as frozen dataclasses, and the presets. Standard library only; build.py and scripts read it."""
 
 from __future__ import annotations
 

@@ -1,12 +1,13 @@
 """What the data side hands over: a Clip of one sequence (NumPy, as read) and a Batch of them (torch, at model size).
 
-L = T + 1 maps: T past ones, oldest first, and the one to predict; F <= L images. B batch, H W image size, h w mask size.
+L = T + 1 maps: T past ones, oldest first, then the one to predict; F <= L images. B batch, H W image, h w mask size.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ class Clip:
     """The frame to predict with its map and the maps before it.
 
     Attributes:
-        frames: (F, H, W, 3) uint8 RGB, the images of the last F of the L frames; F = 1 unless a reader was asked for all.
+        frames: (F, H, W, 3) uint8 RGB, images of the last F of the L frames; F = 1 unless a reader was asked for all.
         class_map: (L, H, W) uint8 train ids, oldest first, the last one belongs to the frame to predict; 255 is void.
         instance_map: (L, H, W) int32, 0 = no instance (stuff, void, or a crowd region of a thing class).
         present: (L,) bool, False where a past frame does not exist or has no map; its maps are void then.
@@ -47,7 +48,7 @@ class Batch:
         frame: (B, 3, H, W) uint8 RGB, the frame to predict.
         class_codes: (B, L, h, w) int64, 0 = void, train id c -> c + 1; the last of the L maps is to be predicted.
         instance_codes: (B, L, h, w) int64, 0 = no instance; constant per object inside a clip, permuted per clip.
-        crowd: (B, h, w) bool, thing pixels of the last map without an instance: nothing is known of their instance code.
+        crowd: (B, h, w) bool, thing pixels of the last map without an instance: their instance code is unknown.
         present: (B, L) bool, as in Clip.
         names: `sequence/frame` of every sample.
     """
@@ -69,7 +70,8 @@ class Batch:
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> Batch:
         tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "names"}
-        return replace(self, **{name: function(tensor) for name, tensor in tensors.items()})
+        changed: dict[str, Any] = {name: function(tensor) for name, tensor in tensors.items()}
+        return replace(self, **changed)
 
     def __len__(self) -> int:
         return len(self.frame)

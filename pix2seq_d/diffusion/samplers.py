@@ -1,6 +1,6 @@
 """Reverse processes as free functions over a bound denoiser: noise x_T -> x0.
 
-`denoise(x_t, gamma, self_cond) -> x0` has its conditioning bound; gamma is (B,), self_cond the previous x0 estimate or None.
+`denoise(x_t, gamma, self_cond) -> x0` has its conditioning bound; gamma (B,), self_cond the last x0 estimate or None.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def sample_ddpm(
     generator: torch.Generator | None = None,
     callback: Callback | None = None,
 ) -> Tensor:
-    """Ancestral sampling from the posterior q(x_s | x_t, x0) (DDPM, arXiv 2006.11239, eq. 7) at the times of `time_grid`.
+    """Ancestral sampling from the posterior q(x_s | x_t, x0) (DDPM, arXiv 2006.11239, eq. 7) on `time_grid`.
 
     Arguments, result and errors as `sample_ddim`; `generator` draws the noise of each step.
     """

@@ -19,11 +19,11 @@ class Schedule(Protocol):
     """gamma(t) and its inverse, elementwise on tensors of any shape."""
 
     def __call__(self, t: Tensor) -> Tensor:
-        """t in [0, 1] -> gamma in [GAMMA_MIN, 1]."""
+        """Signal power in [GAMMA_MIN, 1] at t in [0, 1]."""
         ...
 
     def inverse(self, gamma: Tensor) -> Tensor:
-        """gamma in [GAMMA_MIN, 1] -> t in [0, 1]."""
+        """Time in [0, 1] at which the signal power is gamma."""
         ...
 
 
@@ -73,8 +73,8 @@ def log_snr(gamma: Tensor) -> Tensor:
 def time_grid(num_steps: int, td_steps: float = 0.0) -> list[tuple[float, float]]:
     """Pairs (t_now, t_next) of a sampler on uniform times.
 
-    Asymmetric time intervals (arXiv 2208.04202, section 2.4): t_next runs `td_steps` steps ahead, so the network is told
-    that its input is noisier than it is.
+    Asymmetric time intervals (arXiv 2208.04202, section 2.4): t_next runs `td_steps` steps ahead, so the network is
+    told that its input is noisier than it is.
 
     Args:
         num_steps: number of network evaluations, >= 1.
@@ -90,4 +90,8 @@ def time_grid(num_steps: int, td_steps: float = 0.0) -> list[tuple[float, float]
     return [(1 - i / num_steps, max(1 - (i + 1 + td_steps) / num_steps, 0.0)) for i in range(num_steps)]
 
 
-SCHEDULES = {"cosine": CosineSchedule, "linear": LinearSchedule, "sigmoid": SigmoidSchedule}
+SCHEDULES: dict[str, type[CosineSchedule] | type[LinearSchedule] | type[SigmoidSchedule]] = {
+    "cosine": CosineSchedule,
+    "linear": LinearSchedule,
+    "sigmoid": SigmoidSchedule,
+}

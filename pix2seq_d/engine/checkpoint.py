@@ -1,4 +1,4 @@
-"""Checkpoints of a run: `RUN/checkpoints/step-00000100/`, written beside and renamed, so a folder of that name is complete.
+"""Checkpoints of a run: `RUN/checkpoints/step-00000100/`, written beside and renamed, so such a folder is complete.
 
 Each holds the training state (Accelerate's files, EMA included), the run's configuration, and the averaged model as
 `model/`, which `Pix2SeqD.from_pretrained` reads. Weights are safetensors, the rest is loaded with `weights_only`.
@@ -100,7 +100,7 @@ def list_checkpoints(run_dir: Path) -> list[Path]:
 
 
 def find_model(name_or_path: str) -> str:
-    """The folder to load a model from, given a saved model, a checkpoint or a run folder; else a Hub id, returned as is.
+    """The folder to load a model from, given a saved model, a checkpoint or a run folder; a Hub id is returned as is.
 
     Raises:
         CheckpointError: a folder that holds none of these.
@@ -131,7 +131,7 @@ def export(run_dir: Path) -> Path:
 
 
 def copy_weights(source: Pix2SeqD, target: Pix2SeqD, *, name: str) -> None:
-    """Starts `target` from `source`'s weights: tensors of equal name and shape are copied, the others listed in the log.
+    """Starts `target` from `source`: tensors of equal name and shape are copied, the others listed in the log.
 
     Raises:
         CheckpointError: less than half of the target's weights would come from the source.

@@ -12,7 +12,7 @@ from torch import nn
 def lr_at(
     step: int, *, lr: float, warmup_steps: int, steps: int, decay: Literal["constant", "cosine"], final: float
 ) -> float:
-    """Learning rate of optimizer step `step` (0-based): linear warm-up, then constant or a cosine down to final * lr."""
+    """Learning rate of step `step` (0-based): linear warm-up, then constant or a cosine down to final * lr."""
     if step < warmup_steps:
         return lr * (step + 1) / warmup_steps
     if decay == "constant":

@@ -12,7 +12,7 @@ from pix2seq_d.data.folder import VideoDataset
 from pix2seq_d.engine.evaluate import Evaluator
 from pix2seq_d.labels import LabelSpec
 from pix2seq_d.video.tracker import VideoPredictor
-from pix2seq_d.visualize import contact_sheet, overlay
+from pix2seq_d.visualize import overlay
 
 
 def validate(

@@ -7,6 +7,8 @@ B batch, K bit planes, C conditioning channels, h w mask size, N tokens, D width
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import cast
 
 import torch
 from einops import rearrange
@@ -86,7 +88,7 @@ class TransUNet(nn.Module):
             return nn.ModuleList(ResidualBlock(c, width, embedding_dim, dropout=dropout) for c in ins)
 
         self.down = nn.ModuleList(blocks(w, w) for w in widths)
-        self.downsample = nn.ModuleList(conv3x3(a, b, stride=2) for a, b in zip(widths, widths[1:]))
+        self.downsample = nn.ModuleList(conv3x3(a, b, stride=2) for a, b in pairwise(widths))
         self.bottom_in = nn.Conv2d(widths[-1], dim, 1)
         self.layers = nn.ModuleList(
             TransformerLayer(dim, num_heads=num_heads, context_dim=token_dim, dropout=dropout)
@@ -95,12 +97,12 @@ class TransUNet(nn.Module):
         self.layer_modulation = nn.Linear(embedding_dim, dim)
         self.bottom_out = nn.Conv2d(dim, widths[-1], 1)
         self.up = nn.ModuleList(blocks(2 * w, w) for w in reversed(widths))
-        self.upsample = nn.ModuleList(Upsample(b, a) for a, b in reversed(list(zip(widths, widths[1:]))))
+        self.upsample = nn.ModuleList(Upsample(b, a) for a, b in reversed(list(pairwise(widths))))
         self.out_norm, self.out = group_norm(widths[0]), conv3x3(widths[0], out_channels)
         self.initialise()
 
     def initialise(self) -> None:
-        """Near-zero last layers of every residual branch and of the network; all else keeps PyTorch's initialisation."""
+        """Near-zero last layers of the residual blocks and of the network; all else keeps PyTorch's initialisation."""
         for module in self.modules():
             if isinstance(module, ResidualBlock):
                 zero_init(module.conv2)
@@ -116,7 +118,8 @@ class TransUNet(nn.Module):
         """
         if cond_map.shape[2] % self.size_divisor or cond_map.shape[3] % self.size_divisor:
             raise ValueError(f"mask size: expected multiples of {self.size_divisor}, got {tuple(cond_map.shape[2:])}")
-        key_values = [layer.cross_attention.project(tokens) for layer in self.layers]
+        layers = [cast(TransformerLayer, layer) for layer in self.layers]
+        key_values = [layer.cross_attention.project(tokens) for layer in layers]
         return DenoiserCondition(self.stem_cond(cond_map), key_values)
 
     def forward(self, x_t: Tensor, gamma: Tensor, cond: DenoiserCondition, self_cond: Tensor | None = None) -> Tensor:
@@ -135,7 +138,7 @@ class TransUNet(nn.Module):
         x = self.stem(self._scaled_input(x_t, gamma, self_cond)) + cond.stem  # (B, C0, h, w)
         skips = []
         for level, blocks in enumerate(self.down):
-            for block in blocks:
+            for block in cast(nn.ModuleList, blocks):
                 x = block(x, embedding)  # (B, Ci, h/2^i, w/2^i)
             skips.append(x)
             if level < len(self.downsample):
@@ -143,7 +146,7 @@ class TransUNet(nn.Module):
         x = x + self._bottom(x, embedding, cond)  # (B, Cn, h/2^n, w/2^n)
         for level, blocks in enumerate(self.up):
             x = torch.cat([x, skips.pop()], 1)  # (B, 2 Ci, ...)
-            for block in blocks:
+            for block in cast(nn.ModuleList, blocks):
                 x = block(x, embedding)  # (B, Ci, ...)
             if level < len(self.upsample):
                 x = self.upsample[level](x)

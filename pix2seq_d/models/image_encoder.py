@@ -1,10 +1,11 @@
 """Image encoder of Pix2Seq-D (arXiv 2210.06366, section 3.1): ResNet, transformer layers, top-down merge to mask size.
 
-The ResNet has torchvision's key names, so ImageNet weights fit. B batch, H W image size, h w mask size, N tokens, D width.
+The ResNet has torchvision's key names, so ImageNet weights fit. B batch, H W image, h w mask size, N tokens, D width.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -29,6 +30,11 @@ class ImageFeatures:
 class FrozenBatchNorm(nn.Module):
     """Batch norm with fixed statistics and affine part, for pretrained ResNets at small batch sizes."""
 
+    weight: Tensor
+    bias: Tensor
+    running_mean: Tensor
+    running_var: Tensor
+
     def __init__(self, channels: int, eps: float = 1e-5) -> None:
         super().__init__()
         self.eps = eps
@@ -41,7 +47,7 @@ class FrozenBatchNorm(nn.Module):
         return x * scale.to(x.dtype).view(1, -1, 1, 1) + shift.to(x.dtype).view(1, -1, 1, 1)
 
 
-NORMS = {"group": group_norm, "frozen_batch": FrozenBatchNorm}
+NORMS: dict[str, Callable[[int], nn.Module]] = {"group": group_norm, "frozen_batch": FrozenBatchNorm}
 
 
 class BasicBlock(nn.Module):
@@ -80,7 +86,7 @@ class Bottleneck(nn.Module):
         return F.relu(self.bn3(self.conv3(y)) + self.downsample(x))
 
 
-BLOCKS = {"basic": BasicBlock, "bottleneck": Bottleneck}
+BLOCKS: dict[str, type[BasicBlock] | type[Bottleneck]] = {"basic": BasicBlock, "bottleneck": Bottleneck}
 
 
 class ResNet(nn.Module):
@@ -153,6 +159,9 @@ class ImageEncoder(nn.Module):
         dropout: in the transformer's MLPs.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(
         self,
         resnet: ResNet,
@@ -207,7 +216,7 @@ class ImageEncoder(nn.Module):
 
 
 def _finer_levels(strides: list[int], mask_stride: int) -> list[int]:
-    """Backbone levels below the coarsest stride down to `mask_stride`, coarse to fine; the deepest map of each stride."""
+    """Backbone levels finer than the coarsest, down to `mask_stride`, coarse to fine: the deepest of each stride."""
     deepest = {stride: i for i, stride in enumerate(strides)}
     return [deepest[s] for s in sorted(deepest, reverse=True) if mask_stride <= s < strides[-1]]
 

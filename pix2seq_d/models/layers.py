@@ -34,6 +34,8 @@ def zero_init(module: nn.Conv2d | nn.Linear) -> None:
 class NoiseEmbedding(nn.Module):
     """gamma (B,) -> (B, D): sinusoids of the noise level, then an MLP (gamma, not t, as in Google's network)."""
 
+    frequencies: Tensor
+
     def __init__(self, dim: int, *, num_frequencies: int = 32, max_frequency: float = 1000.0) -> None:
         super().__init__()
         frequencies = torch.exp(torch.linspace(0, math.log(max_frequency), num_frequencies))
@@ -43,7 +45,7 @@ class NoiseEmbedding(nn.Module):
     def forward(self, gamma: Tensor) -> Tensor:
         angle = gamma[:, None].float() * self.frequencies  # (B, F)
         waves = torch.cat([angle.sin(), angle.cos()], 1)  # (B, 2F)
-        return self.mlp(waves.to(self.mlp[0].weight.dtype))  # (B, D)
+        return self.mlp(waves.to(next(self.mlp.parameters()).dtype))  # (B, D)
 
 
 class ResidualBlock(nn.Module):

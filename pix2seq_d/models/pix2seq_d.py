@@ -94,7 +94,7 @@ class Pix2SeqD(nn.Module, ModelHubMixin, library_name="pix2seq_d", license="apac
             raise ValueError(f"past_offsets: expected negative numbers, got {past_offsets}")
         bits = (num_class_bits, num_instance_bits) if num_instance_bits else (num_class_bits,)
         self.codec = BitCodec(bits, bit_scale)
-        self.image_size, self.mask_stride = tuple(image_size), mask_stride
+        self.image_size, self.mask_stride = (image_size[0], image_size[1]), mask_stride
         self.target, self.schedule, self.past_offsets = target, schedule, tuple(past_offsets)
         self.sampler, self.num_steps, self.num_steps_next = sampler, num_steps, num_steps_next
         self.td_steps, self.min_pixels = td_steps, min_pixels

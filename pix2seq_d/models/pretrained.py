@@ -47,6 +47,6 @@ def _download(name: str, filename: str) -> Path:
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().split("\n")[0]
         raise ValueError(
-            f"encoder weights {name}/{filename}: could not be fetched from the Hub ({reason}); connect once to fill the "
-            "cache, give the path of a safetensors file, or pass --train.encoder_weights '' for random initialisation"
+            f"encoder weights {name}/{filename}: could not be fetched from the Hub ({reason}); connect once to fill "
+            "the cache, give the path of a safetensors file, or pass --train.encoder_weights '' for random weights"
         ) from None

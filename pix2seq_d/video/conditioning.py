@@ -52,6 +52,6 @@ def drop_past(
         (B, T) bool, a subset of `present`.
     """
     b, t = present.shape
-    rows = [torch.rand(t + 1, generator=g) for g in (generators or [None] * b)]
-    u = torch.stack(rows).to(present.device) if rows else torch.rand(0, t + 1, device=present.device)
+    rows = [torch.rand(t + 1, generator=g) for g in generators] if generators else torch.rand(b, t + 1).unbind()
+    u = torch.stack(tuple(rows)).to(present.device)
     return present & (u[:, 1:] >= rate) & (u[:, :1] >= rate_all)

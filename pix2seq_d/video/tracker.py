@@ -43,7 +43,7 @@ class VideoPredictor:
         num_steps_next: denoising steps of frames with past maps.
         td_steps: asymmetric time interval in steps.
         sampler: name of the sampler.
-        min_pixels: smallest segment kept, in pixels of the frame; the pixels of smaller ones take their next best class.
+        min_pixels: smallest segment kept, in pixels of the frame; pixels of smaller ones take their next best class.
         seed: of the starting noise; the same seed and frames give the same maps.
 
     Raises:
@@ -163,10 +163,9 @@ class VideoPredictor:
         for segment, class_code in _small_segments(codes, self.min_pixels):
             large[0][:, indices[0] == class_code] *= ~segment
             codes, confidence = self._decide(large, indices)
-        class_map, instance_map = self.model.label_spec.from_codes(codes[0], codes[-1])
-        if len(codes) == 1:
-            instance_map = torch.zeros_like(class_map)
-        class_map, instance_map = class_map.cpu().numpy(), instance_map.cpu().numpy()
+        instance_codes = codes[1] if len(codes) > 1 else torch.zeros_like(codes[0])
+        chosen = self.model.label_spec.from_codes(codes[0], instance_codes)
+        class_map, instance_map = (m.cpu().numpy() for m in chosen)
         class_map = majority_class(class_map, instance_map)
         return PanopticMap(
             class_map.astype(np.uint8), self.tracks.update(class_map, instance_map), confidence.cpu().numpy()
