@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any
 
 from torch.utils.data import DataLoader
 
@@ -119,11 +119,15 @@ def build_train_loader(config: RunConfig, model: Pix2SeqD, *, start: int, num_pr
 def build_lr_schedule(config: RunConfig) -> Callable[[int], float]:
     """The learning rate of a step."""
     train = config.train
-    decay = cast(Literal["constant", "cosine"], train.lr_decay)
 
     def lr(step: int) -> float:
         return lr_at(
-            step, lr=train.lr, warmup_steps=train.warmup_steps, steps=train.steps, decay=decay, final=train.lr_final
+            step,
+            lr=train.lr,
+            warmup_steps=train.warmup_steps,
+            steps=train.steps,
+            decay=train.lr_decay,
+            final=train.lr_final,
         )
 
     return lr

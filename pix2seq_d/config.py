@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -43,16 +44,16 @@ class ModelConfig:
     num_class_bits: int = 5
     num_instance_bits: int = 6
     bit_scale: float = 0.1
-    target: str = "softmax"
-    schedule: str = "cosine"
+    target: Literal["softmax", "mse"] = "softmax"
+    schedule: Literal["cosine", "linear", "sigmoid"] = "cosine"
     self_cond: bool = False
     past_offsets: tuple[int, ...] = (-2, -1)
-    block: str = "bottleneck"
+    block: Literal["basic", "bottleneck"] = "bottleneck"
     stem_width: int = 64
     stage_widths: tuple[int, ...] = (64, 128, 256, 512)
     stage_depths: tuple[int, ...] = (3, 4, 6, 3)
     stage_strides: tuple[int, ...] = (1, 2, 2, 1)
-    norm: str = "group"
+    norm: Literal["group", "frozen_batch"] = "group"
     encoder_dim: int = 512
     encoder_layers: int = 12
     encoder_heads: int = 8
@@ -78,7 +79,7 @@ class SamplingConfig:
         min_pixels: smallest segment kept, in pixels of the frame; smaller ones go to their neighbours.
     """
 
-    sampler: str = "ddim"
+    sampler: Literal["ddim", "ddpm"] = "ddim"
     num_steps: int = 20
     num_steps_next: int = 10
     td_steps: float = 1.0
@@ -108,9 +109,9 @@ class DataConfig:
         seed: of the synthetic data.
     """
 
-    dataset: str = "synthetic"
+    dataset: Literal["synthetic", "kitti-step", "camvid", "cityscapes"] = "synthetic"
     root: str = "data/kitti_step"
-    label_spec: str = "kitti-step"
+    label_spec: Literal["kitti-step", "cityscapes-step", "cityscapes", "camvid"] = "kitti-step"
     train_split: str = "train"
     val_split: str = "val"
     scale_min: float = 1.0
@@ -122,7 +123,7 @@ class DataConfig:
     num_workers: int = 4
     num_sequences: int = 1000
     num_frames: int = 40
-    difficulty: str = "default"
+    difficulty: Literal["easy", "default", "hard"] = "default"
     seed: int = 0
 
 
@@ -165,7 +166,7 @@ class TrainConfig:
         log_every: steps between log lines.
         save_every: steps between checkpoints.
         keep_checkpoints: newest checkpoints kept.
-        output_dir: run folder.
+        output_dir: run folder; empty = the script's own.
         init_from: run folder, saved model or Hub id to take weights from at step 0; empty = none.
         encoder_weights: Hub id of ImageNet ResNet weights (safetensors, torchvision's names); empty = random.
         resume: continue from the newest complete checkpoint of output_dir.
@@ -178,19 +179,19 @@ class TrainConfig:
     accumulation: int = 1
     lr: float = 1e-4
     warmup_steps: int = 1000
-    lr_decay: str = "constant"
+    lr_decay: Literal["constant", "cosine"] = "constant"
     lr_final: float = 0.01
     weight_decay: float = 0.05
     beta1: float = 0.9
     beta2: float = 0.999
     clip_norm: float = 1.0
     ema_decay: float = 0.999
-    precision: str = "no"
+    precision: Literal["no", "bf16", "fp16"] = "no"
     seed: int = 0
     log_every: int = 10
     save_every: int = 1000
     keep_checkpoints: int = 2
-    output_dir: str = "results/train"
+    output_dir: str = ""
     init_from: str = ""
     encoder_weights: str = ""
     resume: bool = True
@@ -280,7 +281,6 @@ _SYNTHETIC_TINY = RunConfig(
         warmup_steps=100,
         lr_decay="cosine",
         save_every=100,
-        output_dir="results/train",
     ),
     validation=ValidationConfig(every=500, num_sequences=4, num_frames=10),
 )
@@ -332,7 +332,6 @@ _CITYSCAPES = RunConfig(
         lr=1e-4,
         precision="bf16",
         encoder_weights="timm/resnet50.tv_in1k",
-        output_dir="results/pretrain",
     ),
 )
 PRESETS = {

@@ -126,11 +126,10 @@ class LabelSpec:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> LabelSpec:
         """Builds a spec from `to_dict`'s (or JSON's) values; unknown or missing keys raise TypeError."""
-        values = dict(values)
-        values["colours"] = tuple(tuple(c) for c in values["colours"])
-        for key in ("class_names", "thing_ids", "dataset_ids"):
-            values[key] = tuple(values[key])
-        return cls(**values)
+        sequences = {k: tuple(v) for k, v in values.items() if k in ("class_names", "thing_ids", "dataset_ids")}
+        if "colours" in values:
+            sequences["colours"] = tuple(tuple(c) for c in values["colours"])
+        return cls(**{**values, **sequences})
 
 
 def _int64(x: Map) -> Map:

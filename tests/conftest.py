@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 
 from pix2seq_d.labels import get_label_spec
-from pix2seq_d.models.pix2seq_d import Pix2SeqD
 
-TINY = {
+if TYPE_CHECKING:
+    from pix2seq_d.models.pix2seq_d import Pix2SeqD
+
+TINY: dict[str, Any] = {
     "label_spec": get_label_spec("kitti-step"),
     "image_size": (32, 64),
     "num_instance_bits": 3,
@@ -39,6 +41,8 @@ def _tiny_model(*, seed: int = 0, lively: bool = True, **overrides: Any) -> Pix2
 
     `lively` replaces the near-zero last layers by ordinary random ones, so that every input shows in the output.
     """
+    from pix2seq_d.models.pix2seq_d import Pix2SeqD  # here, so that tests of other rooms do not wait for it
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Pix2SeqD(**{**TINY, **overrides}).eval()

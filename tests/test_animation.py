@@ -85,6 +85,7 @@ def test_mp4_round_trip(tmp_path: Path, height: int, width: int) -> None:
     assert [picture.shape for picture in shown] == [(24 + height % 2 * 2, 40 + width % 2 * 2, 3)] * 7
     for picture, original in zip(shown, pictures(7, height, width)):
         assert np.abs(picture[:height, :width].astype(int) - original).mean() < 8
+        assert np.abs(picture.astype(int)[-1, -8:] - 90).max() < 8  # the grey goes on to the even edge
     assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
 
 
@@ -100,8 +101,8 @@ def test_mp4_without_pyav_says_what_to_install(tmp_path: Path, monkeypatch: pyte
 
 
 def stopping() -> Iterator[np.ndarray]:
-    """One picture, then an error."""
-    yield pictures(1)[0]
+    """So many pictures that the video encoder has begun to write, then an error."""
+    yield from pictures(1) * 100
     raise RuntimeError("stop")
 
 

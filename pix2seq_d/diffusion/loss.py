@@ -133,9 +133,11 @@ def inverse_area_weight(class_codes: Tensor, instance_codes: Tensor, power: floa
 def draw(kind: Callable[..., Tensor], shape: Sequence[int], like: Tensor, generator: Generators) -> Tensor:
     """float32 random numbers (`torch.rand` or `torch.randn`) of `shape`, drawn where the generator lives.
 
-    They end up on `like`'s device; dimension 0 is the sample.
+    They end up on `like`'s device; dimension 0 is the sample. ValueError unless a sequence has one generator per sample.
     """
     if generator is None or isinstance(generator, torch.Generator):
         device = like.device if generator is None else generator.device
         return kind(tuple(shape), generator=generator, device=device).to(like.device)
+    if len(generator) != shape[0]:
+        raise ValueError(f"generators: expected {shape[0]}, one per sample, got {len(generator)}")
     return torch.stack([kind(tuple(shape[1:]), generator=g, device=g.device) for g in generator]).to(like.device)

@@ -115,6 +115,10 @@ class ResNet(nn.Module):
         super().__init__()
         if not len(widths) == len(depths) == len(strides):
             raise ValueError(f"expected equally many widths, depths and strides, got {widths}, {depths}, {strides}")
+        if block not in BLOCKS:
+            raise ValueError(f"block: expected one of {', '.join(BLOCKS)}, got {block!r}")
+        if norm not in NORMS:
+            raise ValueError(f"norm: expected one of {', '.join(NORMS)}, got {norm!r}")
         kind = BLOCKS[block]
         self.conv1 = nn.Conv2d(3, stem_width, 7, stride=2, padding=3, bias=False)
         self.bn1 = NORMS[norm](stem_width)
@@ -155,7 +159,7 @@ class ImageEncoder(nn.Module):
         num_heads: attention heads.
         pyramid_dim: channels of the merge below the coarsest level.
         out_channels: channels of the map at mask size.
-        mask_stride: image size / mask size, a power of two between 2 and the backbone's stride.
+        mask_stride: image size / mask size, one of the backbone's strides below its last.
         dropout: in the transformer's MLPs.
     """
 
@@ -177,8 +181,9 @@ class ImageEncoder(nn.Module):
         super().__init__()
         self.resnet = resnet
         self.stride = resnet.strides[-1]
-        if mask_stride not in resnet.strides[:-1]:
-            raise ValueError(f"mask_stride: expected one of {resnet.strides[:-1]}, got {mask_stride}")
+        finer = [s for s in resnet.strides if s < self.stride]
+        if mask_stride not in finer:
+            raise ValueError(f"mask_stride: expected one of {finer}, got {mask_stride}")
         self.project = nn.Conv2d(resnet.channels[-1], dim, 1)
         self.layers = nn.ModuleList(
             TransformerLayer(dim, num_heads=num_heads, dropout=dropout) for _ in range(num_layers)

@@ -129,6 +129,8 @@ def position_encoding(height: int, width: int, dim: int, *, device: torch.device
 
     Positions run over (0, 1) whatever the size, so that a model meets familiar values at other resolutions.
     """
+    if dim % 4:
+        raise ValueError(f"dim: expected a multiple of 4, got {dim}")
     frequencies = math.pi * 2 ** torch.linspace(0, 6, dim // 4, device=device)  # half a turn ... 32 turns a side
     rows = (torch.arange(height, device=device) + 0.5)[:, None] / height * frequencies  # (H, D/4)
     columns = (torch.arange(width, device=device) + 0.5)[:, None] / width * frequencies  # (W, D/4)

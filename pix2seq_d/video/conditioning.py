@@ -50,8 +50,13 @@ def drop_past(
 
     Returns:
         (B, T) bool, a subset of `present`.
+
+    Raises:
+        ValueError: not one generator per sample.
     """
     b, t = present.shape
+    if generators is not None and len(generators) != b:
+        raise ValueError(f"generators: expected {b}, one per sample, got {len(generators)}")
     rows = [torch.rand(t + 1, generator=g) for g in generators] if generators else torch.rand(b, t + 1).unbind()
     u = torch.stack(tuple(rows)).to(present.device)
     return present & (u[:, 1:] >= rate) & (u[:, :1] >= rate_all)

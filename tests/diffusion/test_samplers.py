@@ -1,0 +1,246 @@
+"""Samplers against closed forms, without a network.
+
+Gaussian data N(mu, s^2) has the exact denoiser E[x0 | x_t] = mu + sqrt(g) s^2 / (g s^2 + 1 - g) (x_t - sqrt(g) mu). Two-point
+data, +b with probability p and -b else, has the posterior odds p / (1 - p) exp(2 sqrt(g) b x_t / (1 - g)), so
+E[x0 | x_t] = b tanh(sqrt(g) b x_t / (1 - g) + log(p / (1 - p)) / 2).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from pix2seq_d.diffusion.samplers import SAMPLERS, sample_ddim, sample_ddpm
+from pix2seq_d.diffusion.schedule import SCHEDULES, CosineSchedule, LinearSchedule
+
+MU, S = 0.3, 0.5
+both_samplers = pytest.mark.parametrize("sample", list(SAMPLERS.values()), ids=list(SAMPLERS))
+
+
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def generator(seed: int = 1) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def gaussian_denoiser(x_t: Tensor, gamma: Tensor, self_cond: Tensor | None) -> Tensor:
+    g = gamma.view(-1, 1, 1, 1)
+    return MU + g.sqrt() * S**2 / (g * S**2 + 1 - g) * (x_t - g.sqrt() * MU)
+
+
+def two_point_denoiser(b: float, p: float) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
+    def denoise(x_t: Tensor, gamma: Tensor, self_cond: Tensor | None) -> Tensor:
+        g = gamma.view(-1, 1, 1, 1)
+        return b * torch.tanh(g.sqrt() * b * x_t / (1 - g) + math.log(p / (1 - p)) / 2)
+
+    return denoise
+
+
+class Recorder:
+    """A denoiser that answers `answer` and keeps what it was asked."""
+
+    def __init__(self, answer: float) -> None:
+        self.answer = answer
+        self.x_t: list[Tensor] = []
+        self.gamma: list[Tensor] = []
+        self.self_cond: list[Tensor | None] = []
+
+    def __call__(self, x_t: Tensor, gamma: Tensor, self_cond: Tensor | None) -> Tensor:
+        self.x_t.append(x_t)
+        self.gamma.append(gamma)
+        self.self_cond.append(self_cond)
+        return torch.full_like(x_t, self.answer * len(self.x_t))
+
+
+# closed forms
+
+
+@pytest.mark.parametrize("name", sorted(SCHEDULES))
+def test_ddim_limit_on_gaussian_data(name: str) -> None:
+    """The deterministic flow keeps quantiles: x_T of N(0, 1) becomes mu + s x_T, and halving the steps doubles the error."""
+    x_T, schedule = noise(1, 1, 8, 8), SCHEDULES[name]()
+    errors = []
+    for num_steps in (100, 200, 400):
+        x0 = sample_ddim(gaussian_denoiser, x_T, schedule, num_steps)
+        errors.append((x0 - (MU + S * x_T)).abs().max().item())
+    assert errors[-1] < 0.02
+    assert errors[0] / errors[1] == pytest.approx(2, rel=0.15)
+    assert errors[1] / errors[2] == pytest.approx(2, rel=0.15)
+
+
+def test_ddpm_on_gaussian_data_has_its_mean_and_deviation() -> None:
+    x0 = sample_ddpm(gaussian_denoiser, noise(1, 1, 150, 150), CosineSchedule(), 200, generator=generator())
+    assert x0.mean().item() == pytest.approx(MU, abs=5 * S / 150)
+    assert x0.std().item() == pytest.approx(S, rel=0.05)
+
+
+@both_samplers
+@pytest.mark.parametrize("b", [1.0, 0.1])
+def test_two_point_data_come_back_with_their_frequency(sample: Callable[..., Tensor], b: float) -> None:
+    """P(+) = 0.7; 20,000 draws have a standard deviation of 0.0032, of which four are allowed."""
+    x_T = noise(1, 1, 100, 200)
+    x0 = sample(two_point_denoiser(b, 0.7), x_T, CosineSchedule(), 200, clip=b, generator=generator())
+    assert (x0 > 0).double().mean().item() == pytest.approx(0.7, abs=4 * 0.0032)
+    assert (x0.abs() > 0.9 * b).double().mean().item() > 0.97  # decided, not in between
+
+
+def test_ddim_on_two_point_data_cuts_the_noise_at_its_quantile() -> None:
+    """The flow is monotone: exactly the noise above the 30 % quantile, -0.5244, becomes +b."""
+    x_T = torch.linspace(-2, 2, 401, dtype=torch.float64).view(1, 1, 1, -1)
+    x0 = sample_ddim(two_point_denoiser(1.0, 0.7), x_T, CosineSchedule(), 400)
+    assert bool((x0.flatten().diff() >= -1e-9).all())
+    assert x_T[x0 > 0].min().item() == pytest.approx(-0.5244, abs=0.03)
+
+
+# one step by hand
+
+
+def test_ddim_step_by_hand() -> None:
+    """Linear schedule, two steps: gamma = 0 then 1/2; a denoiser that answers 1 then 2; x_T = 0.6.
+
+    First step: eps = 0.6, x = sqrt(1/2) * 1 + sqrt(1/2) * 0.6. The result is the second estimate.
+    """
+    recorder = Recorder(1.0)
+    x0 = sample_ddim(recorder, torch.full((1, 1, 1, 1), 0.6), LinearSchedule(), 2)
+    assert recorder.x_t[1].item() == pytest.approx(0.5**0.5 * 1.6, abs=1e-4)
+    assert x0.item() == 2.0
+
+
+def test_ddpm_step_is_the_gaussian_posterior() -> None:
+    """x_s given x_t and x0 is the product of N(sqrt(g_s) x0, 1 - g_s) and the likelihood N(x_t; sqrt(a) x_s, 1 - a)."""
+    x_T, recorder = noise(1, 1, 4, 4), Recorder(0.4)
+    sample_ddpm(recorder, x_T, CosineSchedule(), 4, generator=generator(5))
+    g_t, g_s, x_t, x0 = recorder.gamma[1].item(), recorder.gamma[2].item(), recorder.x_t[1], 0.8
+    a = g_t / g_s
+    precision = 1 / (1 - g_s) + a / (1 - a)
+    mean = (math.sqrt(g_s) * x0 / (1 - g_s) + math.sqrt(a) * x_t / (1 - a)) / precision
+    stream = generator(5)
+    z = [torch.randn(x_T.shape, generator=stream, dtype=x_T.dtype) for _ in range(2)][1]
+    assert torch.allclose(recorder.x_t[2], mean + precision**-0.5 * z, atol=1e-10)
+
+
+# asymmetric time
+
+
+@both_samplers
+@pytest.mark.parametrize("td_steps", [0.0, 1.0, 2.5])
+def test_times_told_to_the_denoiser_do_not_depend_on_td(sample: Callable[..., Tensor], td_steps: float) -> None:
+    recorder = Recorder(0.0)
+    sample(recorder, noise(2, 1, 2, 2), CosineSchedule(), 4, td_steps=td_steps, generator=generator())
+    told = torch.stack(recorder.gamma)
+    assert told.shape == (4, 2)
+    expected = CosineSchedule()(torch.tensor([1.0, 0.75, 0.5, 0.25], dtype=torch.float64))
+    assert torch.allclose(told, expected[:, None].expand(4, 2))
+
+
+@pytest.mark.parametrize("td_steps", [0.0, 1.0, 2.0])
+def test_td_removes_more_noise_than_it_says(td_steps: float) -> None:
+    """Where the estimate is 0, x_t is pure noise of variance 1 - gamma(t_next): linear schedule, t_next = 1 - (1 + td) / 4."""
+    recorder, x_T = Recorder(0.0), noise(1, 1, 4, 4)
+    sample_ddim(recorder, x_T, LinearSchedule(), 4, td_steps=td_steps)
+    left = math.sqrt(1 - (1 + td_steps) / 4)
+    assert torch.allclose(recorder.x_t[1], left * x_T, atol=1e-6)
+
+
+@both_samplers
+def test_td_changes_the_result(sample: Callable[..., Tensor]) -> None:
+    x_T = noise(1, 1, 8, 8)
+    results = [
+        sample(gaussian_denoiser, x_T, CosineSchedule(), 5, td_steps=td, generator=generator()) for td in (0.0, 1.0, 2.0)
+    ]
+    assert not torch.allclose(results[0], results[1], atol=1e-3)
+    assert not torch.allclose(results[1], results[2], atol=1e-3)
+
+
+# arguments
+
+
+@both_samplers
+def test_callback_sees_every_step_in_order(sample: Callable[..., Tensor]) -> None:
+    seen: list[tuple[int, Tensor, Tensor]] = []
+    recorder, x_T = Recorder(0.3), noise(1, 2, 3, 3)
+    x0 = sample(
+        recorder,
+        x_T,
+        CosineSchedule(),
+        3,
+        clip=0.5,
+        generator=generator(),
+        callback=lambda step, x_t, estimate: seen.append((step, x_t, estimate)),
+    )
+    assert [step for step, _, _ in seen] == [0, 1, 2]
+    assert torch.equal(seen[0][1], x_T)
+    assert all(torch.equal(a, b) for (_, a, _), b in zip(seen, recorder.x_t))
+    assert [e.unique().tolist() for _, _, e in seen] == [[pytest.approx(0.3)], [0.5], [0.5]]  # 0.3, 0.6, 0.9 clipped
+    assert torch.equal(x0, seen[-1][2])
+
+
+@both_samplers
+def test_the_estimate_is_handed_on(sample: Callable[..., Tensor]) -> None:
+    recorder = Recorder(0.3)
+    sample(recorder, noise(1, 1, 2, 2), CosineSchedule(), 3, clip=0.5, generator=generator())
+    first, second, third = recorder.self_cond
+    assert first is None
+    assert second is not None
+    assert third is not None
+    assert second.unique().tolist() == [pytest.approx(0.3)]
+    assert third.unique().tolist() == [0.5]
+
+
+@both_samplers
+def test_clip(sample: Callable[..., Tensor]) -> None:
+    x_T = noise(1, 1, 2, 2)
+    assert sample(Recorder(2.0), x_T, CosineSchedule(), 2, clip=0.1, generator=generator()).unique().tolist() == [0.1]
+    assert sample(Recorder(2.0), x_T, CosineSchedule(), 2, generator=generator()).unique().tolist() == [4.0]
+
+
+@both_samplers
+def test_schedule_and_number_of_steps_have_an_effect(sample: Callable[..., Tensor]) -> None:
+    x_T = noise(1, 1, 4, 4)
+
+    def run(name: str, num_steps: int) -> Tensor:
+        return sample(gaussian_denoiser, x_T, SCHEDULES[name](), num_steps, generator=generator())
+
+    assert not torch.allclose(run("cosine", 5), run("linear", 5), atol=1e-3)
+    assert not torch.allclose(run("cosine", 5), run("cosine", 6), atol=1e-3)
+
+
+def test_ddpm_is_decided_by_its_generator_and_ddim_by_x_T() -> None:
+    x_T = noise(1, 1, 4, 4)
+
+    def run(sample: Callable[..., Tensor], seed: int) -> Tensor:
+        return sample(gaussian_denoiser, x_T, CosineSchedule(), 5, generator=generator(seed))
+
+    assert torch.equal(run(sample_ddpm, 3), run(sample_ddpm, 3))
+    assert not torch.allclose(run(sample_ddpm, 3), run(sample_ddpm, 4), atol=1e-2)
+    assert torch.equal(run(sample_ddim, 3), run(sample_ddim, 4))
+
+
+@both_samplers
+def test_samples_of_a_batch_do_not_meet(sample: Callable[..., Tensor]) -> None:
+    """DDIM only for the values: with one generator, DDPM's noise depends on the batch size."""
+    x_T = noise(3, 1, 4, 4)
+    x0 = sample(gaussian_denoiser, x_T, CosineSchedule(), 5, generator=generator())
+    assert x0.shape == x_T.shape
+    if sample is sample_ddim:
+        assert torch.allclose(x0[1:2], sample(gaussian_denoiser, x_T[1:2], CosineSchedule(), 5))
+
+
+@both_samplers
+@pytest.mark.parametrize(("arguments", "name"), [((0, 0.0), "num_steps"), ((-1, 0.0), "num_steps"), ((3, -1.0), "td_steps")])
+def test_wrong_numbers_raise(sample: Callable[..., Tensor], arguments: tuple[int, float], name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name}: expected at least"):
+        sample(gaussian_denoiser, noise(1, 1, 2, 2), CosineSchedule(), arguments[0], td_steps=arguments[1])
+
+
+@both_samplers
+def test_float32_is_kept_and_finite(sample: Callable[..., Tensor]) -> None:
+    x0 = sample(two_point_denoiser(0.1, 0.5), noise(1, 1, 4, 4).float(), CosineSchedule(), 20, clip=0.1, generator=generator())
+    assert x0.dtype == torch.float32
+    assert bool(x0.isfinite().all())
