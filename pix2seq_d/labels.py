@@ -126,6 +126,8 @@ class LabelSpec:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> LabelSpec:
         """Builds a spec from `to_dict`'s (or JSON's) values; unknown or missing keys raise TypeError."""
+        if not isinstance(values, dict):
+            raise TypeError(f"label_spec: expected a dictionary, got {values!r}")
         sequences = {k: tuple(v) for k, v in values.items() if k in ("class_names", "thing_ids", "dataset_ids")}
         if "colours" in values:
             sequences["colours"] = tuple(tuple(c) for c in values["colours"])

@@ -131,9 +131,10 @@ def inverse_area_weight(class_codes: Tensor, instance_codes: Tensor, power: floa
 
 
 def draw(kind: Callable[..., Tensor], shape: Sequence[int], like: Tensor, generator: Generators) -> Tensor:
-    """float32 random numbers (`torch.rand` or `torch.randn`) of `shape`, drawn where the generator lives.
+    """Random numbers (`torch.rand` or `torch.randn`, float32) of `shape`, drawn where the generator lives.
 
-    They end up on `like`'s device; dimension 0 is the sample. ValueError unless a sequence has one generator per sample.
+    They end up on `like`'s device; dimension 0 is the sample. A sequence that has not one generator per sample raises
+    ValueError.
     """
     if generator is None or isinstance(generator, torch.Generator):
         device = like.device if generator is None else generator.device

@@ -34,6 +34,7 @@ class CosineSchedule:
         return torch.cos(t * (math.pi / 2)).square().clamp(GAMMA_MIN, 1)
 
     def inverse(self, gamma: Tensor) -> Tensor:
+        """Time t = 2 acos(sqrt(gamma)) / pi."""
         return torch.acos(gamma.sqrt()) * (2 / math.pi)
 
 
@@ -44,6 +45,7 @@ class LinearSchedule:
         return (1 - t).clamp(GAMMA_MIN, 1)
 
     def inverse(self, gamma: Tensor) -> Tensor:
+        """Time t = 1 - gamma."""
         return 1 - gamma
 
 
@@ -61,6 +63,7 @@ class SigmoidSchedule:
         return ((self.high - s) / (self.high - self.low)).clamp(GAMMA_MIN, 1)
 
     def inverse(self, gamma: Tensor) -> Tensor:
+        """Time in [0, 1] at which the signal power is gamma."""
         s = self.high - gamma * (self.high - self.low)
         return (torch.logit(s) * self.temperature - self.start) / (self.end - self.start)
 

@@ -76,6 +76,8 @@ class TransUNet(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        if dim % 4:
+            raise ValueError(f"dim: expected a multiple of 4, got {dim}")
         self.data_std, self.self_cond = data_std, self_cond
         self.size_divisor = 2 ** (len(widths) - 1)
         embedding_dim = 4 * widths[0]

@@ -179,6 +179,8 @@ class ImageEncoder(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        if dim % 4:
+            raise ValueError(f"dim: expected a multiple of 4, got {dim}")
         self.resnet = resnet
         self.stride = resnet.strides[-1]
         finer = [s for s in resnet.strides if s < self.stride]

@@ -72,7 +72,7 @@ class Attention(nn.Module):
 
     def __init__(self, dim: int, context_dim: int, *, num_heads: int) -> None:
         super().__init__()
-        if dim % num_heads:
+        if num_heads < 1 or dim % num_heads:
             raise ValueError(f"num_heads: expected a divisor of {dim}, got {num_heads}")
         self.num_heads = num_heads
         self.query, self.key_value = nn.Linear(dim, dim), nn.Linear(context_dim, 2 * dim)
@@ -129,8 +129,7 @@ def position_encoding(height: int, width: int, dim: int, *, device: torch.device
 
     Positions run over (0, 1) whatever the size, so that a model meets familiar values at other resolutions.
     """
-    if dim % 4:
-        raise ValueError(f"dim: expected a multiple of 4, got {dim}")
+    assert dim % 4 == 0
     frequencies = math.pi * 2 ** torch.linspace(0, 6, dim // 4, device=device)  # half a turn ... 32 turns a side
     rows = (torch.arange(height, device=device) + 0.5)[:, None] / height * frequencies  # (H, D/4)
     columns = (torch.arange(width, device=device) + 0.5)[:, None] / width * frequencies  # (W, D/4)

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from huggingface_hub import ModelHubMixin, hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -24,6 +23,7 @@ from pix2seq_d.video.conditioning import encode_past
 
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
+TARGETS = ("softmax", "mse")
 
 
 class Pix2SeqD(nn.Module, ModelHubMixin, library_name="pix2seq_d", license="apache-2.0"):
@@ -90,6 +90,8 @@ class Pix2SeqD(nn.Module, ModelHubMixin, library_name="pix2seq_d", license="apac
             raise ValueError(
                 f"num_class_bits: expected at least {self.label_spec.num_class_bits}, got {num_class_bits}"
             )
+        if target not in TARGETS:
+            raise ValueError(f"target: expected one of {', '.join(TARGETS)}, got {target!r}")
         if any(o >= 0 for o in past_offsets):
             raise ValueError(f"past_offsets: expected negative numbers, got {past_offsets}")
         bits = (num_class_bits, num_instance_bits) if num_instance_bits else (num_class_bits,)
@@ -187,14 +189,18 @@ class Pix2SeqD(nn.Module, ModelHubMixin, library_name="pix2seq_d", license="apac
             local_files_only: never ask the network.
 
         Raises:
-            ValueError: a missing file, an unknown or missing key in config.json, or weights of another model.
+            ValueError: a missing file, unknown, missing or wrong entries in config.json, or weights of another model.
         """
         files = {}
         for name in (CONFIG_NAME, WEIGHTS_NAME):
             files[name] = _find_file(
                 str(pretrained_model_name_or_path), name, revision, cache_dir, token, local_files_only
             )
-        model = cls(**read_config(files[CONFIG_NAME]))
+        arguments = read_config(files[CONFIG_NAME])
+        try:
+            model = cls(**arguments)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(f"{files[CONFIG_NAME]}: {error}") from None
         load_weights(model, files[WEIGHTS_NAME])
         return model.eval()
 
@@ -254,7 +260,7 @@ def _find_file(
         path = hf_hub_download(
             name_or_path, name, revision=revision, cache_dir=cache_dir, token=token, local_files_only=local_files_only
         )
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+    except Exception as error:  # the client's errors and its transport's have no common base
         reason = str(error).strip().split("\n")[0]
         raise ValueError(
             f"{name_or_path}: neither a folder nor a model on the Hub that can be read: {reason}"

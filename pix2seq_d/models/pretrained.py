@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
@@ -44,7 +43,7 @@ def load_encoder_weights(resnet: ResNet, name_or_path: str, *, filename: str = "
 def _download(name: str, filename: str) -> Path:
     try:
         return Path(hf_hub_download(name, filename))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+    except Exception as error:  # the client's errors and its transport's have no common base
         reason = str(error).strip().split("\n")[0]
         raise ValueError(
             f"encoder weights {name}/{filename}: could not be fetched from the Hub ({reason}); connect once to fill "

@@ -47,7 +47,7 @@ class VideoPredictor:
         seed: of the starting noise; the same seed and frames give the same maps.
 
     Raises:
-        ValueError: a step number below 1, a negative td_steps or min_pixels, an unknown sampler.
+        ValueError: a step number below 1, a negative td_steps or min_pixels, an unknown sampler or schedule.
     """
 
     def __init__(
@@ -74,6 +74,8 @@ class VideoPredictor:
         if sampler not in SAMPLERS:
             raise ValueError(f"sampler: expected one of {', '.join(SAMPLERS)}, got {sampler!r}")
         self.sample = SAMPLERS[sampler]
+        if model.schedule not in SCHEDULES:
+            raise ValueError(f"schedule: expected one of {', '.join(SCHEDULES)}, got {model.schedule!r}")
         self.schedule = SCHEDULES[model.schedule]()
         self.device = next(model.parameters()).device
         self.reset()
@@ -81,7 +83,7 @@ class VideoPredictor:
     def reset(self) -> None:
         """Forgets the video: the next frame is a first frame."""
         self.memory: deque[Tensor] = deque(maxlen=max((-o for o in self.model.past_offsets), default=0))
-        self.tracks = TrackIds(memory=max(len(self.model.past_offsets), 1))
+        self.tracks = TrackIds(memory=max(self.memory.maxlen or 0, 1))
         self.frame_index = 0
         self.frame_size: tuple[int, ...] | None = None
 
@@ -109,7 +111,7 @@ class VideoPredictor:
             self.num_steps_next if bool(present.any()) else self.num_steps,
             td_steps=self.td_steps,
             clip=self.model.codec.scale,
-            generator=self._generator(1) if self.device.type == "cpu" else None,
+            generator=self._generator(1, self.device),
             callback=callback,
         )
         assert denoise.logits is not None
@@ -126,9 +128,9 @@ class VideoPredictor:
             raise ValueError(f"frame: expected {self.frame_size} as the frames before, got {frame.shape}")
         self.frame_size = frame.shape
 
-    def _generator(self, stream: int = 0) -> torch.Generator:
+    def _generator(self, stream: int = 0, device: torch.device | str = "cpu") -> torch.Generator:
         state = np.random.SeedSequence([self.seed, self.frame_index, stream]).generate_state(1, np.uint64)
-        return torch.Generator().manual_seed(int(state[0] >> 1))
+        return torch.Generator(device).manual_seed(int(state[0] >> 1))
 
     def _past(self) -> tuple[Tensor, Tensor]:
         """Codes (1, T, G, h, w) of the past maps and whether each exists (1, T)."""
@@ -158,10 +160,14 @@ class VideoPredictor:
     def _to_frame(self, probabilities: tuple[Tensor, ...], box: Letterbox) -> PanopticMap:
         """Probabilities enlarged to the frame's size, then decided."""
         shown, indices = zip(*(_chosen_only(p) for p in probabilities))
-        large = tuple(self._enlarge(p, box) for p in shown)
+        large = tuple(self.enlarge(p, box) for p in shown)
         codes, confidence = self._decide(large, indices)
-        for segment, class_code in _small_segments(codes, self.min_pixels):
-            large[0][:, indices[0] == class_code] *= ~segment
+        for _ in range(len(indices[0]) - 1):  # a pixel can lose every class but its last
+            small = _small_segments(codes, self.min_pixels)
+            if not small:
+                break
+            for segment, class_code in small:
+                large[0][:, indices[0] == class_code] *= ~segment
             codes, confidence = self._decide(large, indices)
         instance_codes = codes[1] if len(codes) > 1 else torch.zeros_like(codes[0])
         chosen = self.model.label_spec.from_codes(codes[0], instance_codes)
@@ -182,8 +188,9 @@ class VideoPredictor:
             confidence = torch.where(thing, confidence * best[i].values, confidence)
         return torch.stack(codes), confidence.float()
 
-    def _enlarge(self, p: Tensor, box: Letterbox) -> Tensor:
-        """(1, n, h, w) -> (1, n, H, W), bilinear between the frame pixels that the map samples."""
+    @staticmethod
+    def enlarge(p: Tensor, box: Letterbox) -> Tensor:
+        """(1, n, h, w) over the canvas -> (1, n, H, W) of the frame, bilinear between the sampled pixels."""
         for dim, positions in zip((2, 3), box.sample_positions((p.shape[2], p.shape[3]))):
             p = _interpolate(p, torch.from_numpy(positions).to(p), dim)
         return p
@@ -242,6 +249,9 @@ def _chosen_only(p: Tensor) -> tuple[Tensor, Tensor]:
 
 def _small_segments(codes: Tensor, min_pixels: int) -> list[tuple[Tensor, int]]:
     """Pixels (H, W) and class code of every segment with fewer than `min_pixels`."""
-    segments, area = codes.flatten(1).unique(dim=1, return_counts=True)
-    small = segments.T[area < min_pixels]
-    return [((codes == s.view(-1, 1, 1)).all(0), int(s[0])) for s in small]
+    keys = codes[0]
+    for c in codes[1:]:
+        keys = keys * (int(c.max()) + 1) + c
+    area = torch.bincount(keys.flatten())
+    small = ((area > 0) & (area < min_pixels)).nonzero().flatten()
+    return [(keys == k, int(codes[0][keys == k][0])) for k in small]

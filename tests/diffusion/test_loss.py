@@ -42,7 +42,11 @@ def uniform() -> Denoiser:
 
 def noisy_logits(x_t: Tensor, gamma: Tensor, cond: object, self_cond: Tensor | None) -> Tensor:
     """Logits that depend on everything but only within the sample."""
-    x = x_t.sum(1, keepdim=True) + gamma.view(-1, 1, 1, 1) + (0 if self_cond is None else self_cond.sum(1, keepdim=True))
+    x = (
+        x_t.sum(1, keepdim=True)
+        + gamma.view(-1, 1, 1, 1)
+        + (0 if self_cond is None else self_cond.sum(1, keepdim=True))
+    )
     return x * torch.linspace(-1, 1, CODEC.num_logits).view(1, -1, 1, 1)
 
 
@@ -54,7 +58,7 @@ def generators(*seeds: int) -> list[torch.Generator]:
 
 
 def test_uniform_logits_cost_the_number_of_bits() -> None:
-    """log 4 + log 8 = 5 log 2 for groups of 2 and 3 bits."""
+    """Groups of 2 and 3 bits: log 4 + log 8 = 5 log 2."""
     output = loss_of()(uniform(), X0, CODES, None)
     assert output.loss.item() == pytest.approx(5 * math.log(2))
     assert output.per_sample.tolist() == pytest.approx([5 * math.log(2)] * B)
@@ -133,7 +137,7 @@ def test_weighted_mean_by_hand() -> None:
 
 
 def test_inverse_area_by_hand() -> None:
-    """Road 3 pixels, two cars of 2 and 1 pixels, void 2: (1/4)^p, (1/3)^p, (1/2)^p, 0, scaled to mean 1 over 6 pixels."""
+    """Road 3 pixels, two cars of 2 and 1 pixels, void 2: (1/4)^p, (1/3)^p, (1/2)^p, 0, of mean 1 over 6 pixels."""
     classes = torch.tensor([[[1, 1, 1, 0], [14, 14, 14, 0]]])
     instances = torch.tensor([[[0, 0, 0, 0], [1, 1, 2, 0]]])
     raw = torch.tensor([[[4.0**-0.2] * 3 + [0], [3.0**-0.2] * 2 + [2.0**-0.2, 0]]])
@@ -166,7 +170,7 @@ def test_inverse_area_of_a_map_without_labels_is_zero() -> None:
 
 
 def test_given_times_are_used() -> None:
-    """t = 0 shows the clean bits; t = 1 shows noise of unit variance that knows nothing of them."""
+    """Time 0 shows the clean bits; t = 1 shows noise of unit variance that knows nothing of them."""
     for t, gamma in ((0.0, 1.0), (1.0, 1e-9), (0.5, 0.5)):
         denoiser = uniform()
         output = loss_of()(denoiser, X0, CODES, None, t=torch.full((B,), t))

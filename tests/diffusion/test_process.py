@@ -19,7 +19,7 @@ def test_conversions_are_inverse_pairs() -> None:
 
 
 def test_each_sample_has_its_own_gamma() -> None:
-    """gamma = 0.25: half of x0 plus sqrt(3)/2 of the noise."""
+    """At gamma = 0.25: half of x0 plus sqrt(3)/2 of the noise."""
     x_t = add_noise(X0, torch.tensor([1.0, 0.25, 0.0], dtype=torch.float64), EPS)
     assert torch.equal(x_t[0], X0[0])
     assert torch.allclose(x_t[1], 0.5 * X0[1] + 0.75**0.5 * EPS[1])

@@ -1,7 +1,7 @@
 """Samplers against closed forms, without a network.
 
-Gaussian data N(mu, s^2) has the exact denoiser E[x0 | x_t] = mu + sqrt(g) s^2 / (g s^2 + 1 - g) (x_t - sqrt(g) mu). Two-point
-data, +b with probability p and -b else, has the posterior odds p / (1 - p) exp(2 sqrt(g) b x_t / (1 - g)), so
+Gaussian data N(mu, s^2) has the exact denoiser E[x0 | x_t] = mu + sqrt(g) s^2 / (g s^2 + 1 - g) (x_t - sqrt(g) mu).
+Two-point data, +b with probability p and -b else, has the posterior odds p / (1 - p) exp(2 sqrt(g) b x_t / (1 - g)), so
 E[x0 | x_t] = b tanh(sqrt(g) b x_t / (1 - g) + log(p / (1 - p)) / 2).
 """
 
@@ -63,7 +63,7 @@ class Recorder:
 
 @pytest.mark.parametrize("name", sorted(SCHEDULES))
 def test_ddim_limit_on_gaussian_data(name: str) -> None:
-    """The deterministic flow keeps quantiles: x_T of N(0, 1) becomes mu + s x_T, and halving the steps doubles the error."""
+    """The deterministic flow keeps quantiles: x_T of N(0, 1) becomes mu + s x_T; half the steps, twice the error."""
     x_T, schedule = noise(1, 1, 8, 8), SCHEDULES[name]()
     errors = []
     for num_steps in (100, 200, 400):
@@ -141,7 +141,7 @@ def test_times_told_to_the_denoiser_do_not_depend_on_td(sample: Callable[..., Te
 
 @pytest.mark.parametrize("td_steps", [0.0, 1.0, 2.0])
 def test_td_removes_more_noise_than_it_says(td_steps: float) -> None:
-    """Where the estimate is 0, x_t is pure noise of variance 1 - gamma(t_next): linear schedule, t_next = 1 - (1 + td) / 4."""
+    """Where the estimate is 0, x_t is noise of variance 1 - gamma(t_next); linear, t_next = 1 - (1 + td) / 4."""
     recorder, x_T = Recorder(0.0), noise(1, 1, 4, 4)
     sample_ddim(recorder, x_T, LinearSchedule(), 4, td_steps=td_steps)
     left = math.sqrt(1 - (1 + td_steps) / 4)
@@ -152,7 +152,8 @@ def test_td_removes_more_noise_than_it_says(td_steps: float) -> None:
 def test_td_changes_the_result(sample: Callable[..., Tensor]) -> None:
     x_T = noise(1, 1, 8, 8)
     results = [
-        sample(gaussian_denoiser, x_T, CosineSchedule(), 5, td_steps=td, generator=generator()) for td in (0.0, 1.0, 2.0)
+        sample(gaussian_denoiser, x_T, CosineSchedule(), 5, td_steps=td, generator=generator())
+        for td in (0.0, 1.0, 2.0)
     ]
     assert not torch.allclose(results[0], results[1], atol=1e-3)
     assert not torch.allclose(results[1], results[2], atol=1e-3)
@@ -233,7 +234,9 @@ def test_samples_of_a_batch_do_not_meet(sample: Callable[..., Tensor]) -> None:
 
 
 @both_samplers
-@pytest.mark.parametrize(("arguments", "name"), [((0, 0.0), "num_steps"), ((-1, 0.0), "num_steps"), ((3, -1.0), "td_steps")])
+@pytest.mark.parametrize(
+    ("arguments", "name"), [((0, 0.0), "num_steps"), ((-1, 0.0), "num_steps"), ((3, -1.0), "td_steps")]
+)
 def test_wrong_numbers_raise(sample: Callable[..., Tensor], arguments: tuple[int, float], name: str) -> None:
     with pytest.raises(ValueError, match=f"{name}: expected at least"):
         sample(gaussian_denoiser, noise(1, 1, 2, 2), CosineSchedule(), arguments[0], td_steps=arguments[1])
@@ -241,6 +244,8 @@ def test_wrong_numbers_raise(sample: Callable[..., Tensor], arguments: tuple[int
 
 @both_samplers
 def test_float32_is_kept_and_finite(sample: Callable[..., Tensor]) -> None:
-    x0 = sample(two_point_denoiser(0.1, 0.5), noise(1, 1, 4, 4).float(), CosineSchedule(), 20, clip=0.1, generator=generator())
+    x0 = sample(
+        two_point_denoiser(0.1, 0.5), noise(1, 1, 4, 4).float(), CosineSchedule(), 20, clip=0.1, generator=generator()
+    )
     assert x0.dtype == torch.float32
     assert bool(x0.isfinite().all())

@@ -132,7 +132,7 @@ def test_forward_leaves_the_conditioning_alone() -> None:
     """What depends on the conditioning alone runs in `precompute`, never in a step."""
     net, calls = denoiser(), []
     net.stem_cond.register_forward_hook(lambda *_: calls.append("stem"))
-    net.layers[0].cross_attention.key_value.register_forward_hook(lambda *_: calls.append("keys"))
+    net.get_submodule("layers.0.cross_attention.key_value").register_forward_hook(lambda *_: calls.append("keys"))
     cond = condition(net)
     for _ in range(3):
         net(X, GAMMA, cond)
@@ -202,7 +202,7 @@ def test_golden_value() -> None:
     cond = net.precompute(waves(2, C, 4, 6, phase=0.1), waves(2, 7, D, phase=0.2))
     y = net(waves(2, K, 4, 6, phase=0.3), GAMMA.double(), cond, 0.1 * waves(2, K, 4, 6, phase=0.4))
     found = [y.mean().item(), y.std().item(), y[0, 0, 0, 0].item(), y[1, -1, -1, -1].item()]
-    assert found == pytest.approx(GOLDEN, rel=1e-6)
+    assert found == pytest.approx(GOLDEN, rel=1e-5)
 
 
-GOLDEN = [0.0, 0.0, 0.0, 0.0]
+GOLDEN = [0.024258530941761097, 0.8888184787107777, 0.2263882265036897, 0.07492559157450882]

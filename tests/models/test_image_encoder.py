@@ -80,7 +80,7 @@ def test_maps_have_the_announced_strides_and_channels(block: str, strides: tuple
 
 
 def test_dilation_replaces_a_stride() -> None:
-    """A bottleneck stage of stride 1 looks as far as one of stride 2: 3x3 kernels from its second block on at dilation 2."""
+    """A bottleneck stage of stride 1 looks as far as one of stride 2: dilation 2 from its second block on."""
     net = small_resnet(block="bottleneck", widths=(8, 8, 8), depths=(2, 2, 2), strides=(1, 1, 1))
     dilations = [getattr(net, f"layer{s}")[i].conv2.dilation[0] for s in (1, 2, 3) for i in (0, 1)]
     assert dilations == [1, 1, 1, 2, 2, 4]
