@@ -46,7 +46,8 @@ def run_training(config: RunConfig) -> Path:
     accelerator = build_accelerator(config)
     set_seed(config.train.seed)
     run_dir, values = Path(config.train.output_dir), dataclasses.asdict(config)
-    module = build_training_loss(config, initial_model(config))
+    resuming = config.train.resume and bool(checkpoint.list_checkpoints(run_dir))
+    module = build_training_loss(config, build_model(config) if resuming else initial_model(config))
     model = module.model
     optimizer = build_optimizer(
         module,
@@ -57,7 +58,7 @@ def run_training(config: RunConfig) -> Path:
     ema = build_ema(model, decay=config.train.ema_decay).to(accelerator.device)
     wrapped, optimizer = accelerator.prepare(module, optimizer)
     accelerator.register_for_checkpointing(ema)
-    start = checkpoint.resume(run_dir, accelerator=accelerator, config=values) if config.train.resume else 0
+    start = checkpoint.resume(run_dir, accelerator=accelerator, config=values) if resuming else 0
     if start:
         logger.info("resumed %s at step %d", run_dir, start)
     loader = accelerator.prepare(
@@ -129,6 +130,8 @@ def initial_model(config: RunConfig) -> Pix2SeqD:
         checkpoint.copy_weights(source, model, name=config.train.init_from)
     elif config.train.encoder_weights:
         load_encoder_weights(model.encoder.resnet, config.train.encoder_weights)
+    elif config.model.norm == "frozen_batch":
+        raise ValueError('model.norm: expected "group" for an encoder with random weights, got "frozen_batch"')
     return model
 
 

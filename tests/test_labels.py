@@ -83,7 +83,7 @@ def test_dataset_ids_round_trip() -> None:
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.int64])
 def test_unlisted_dataset_ids_become_void(dtype: type) -> None:
-    disk = np.array([7, 8, 26, 200], dtype)
+    disk: np.ndarray = np.array([7, 8, 26, 200]).astype(dtype)
     train = SPEC.to_train_ids(disk)
     assert train.tolist() == [0, VOID_ID, 1, VOID_ID]
     assert train.dtype == np.uint8

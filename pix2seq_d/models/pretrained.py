@@ -47,5 +47,6 @@ def _download(name: str, filename: str) -> Path:
         reason = str(error).strip().split("\n")[0]
         raise ValueError(
             f"encoder weights {name}/{filename}: could not be fetched from the Hub ({reason}); connect once to fill "
-            "the cache, give the path of a safetensors file, or pass --train.encoder_weights '' for random weights"
+            "the cache, give the path of a safetensors file, or train from random weights: "
+            "--train.encoder_weights '' --model.norm group"
         ) from None
