@@ -6,9 +6,11 @@ import sys
 from pix2seq_d.commands import (
     add_evaluation_arguments,
     add_inference_arguments,
+    add_save_arguments,
     run_command,
     run_evaluation,
     run_inference,
+    run_save,
     run_train,
 )
 
@@ -34,6 +36,9 @@ def main(arguments: list[str] | None = None) -> int:
     evaluation = commands.add_parser("evaluate", help="score a folder of maps")
     add_evaluation_arguments(evaluation)
     evaluation.set_defaults(run=run_evaluation)
+    save = commands.add_parser("save", help="write a model for sharing")
+    add_save_arguments(save)
+    save.set_defaults(run=run_save)
     parsed = parser.parse_args(arguments)
     return run_command(parsed.run, parsed)
 

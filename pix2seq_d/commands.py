@@ -8,10 +8,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
+
 from pix2seq_d.cli import parse_run_config
 from pix2seq_d.engine.checkpoint import CheckpointError, find_model
 from pix2seq_d.engine.evaluate import evaluate_folders, format_table, write_json
 from pix2seq_d.labels import LABEL_SPECS
+from pix2seq_d.models.pix2seq_d import WEIGHTS_NAME, Pix2SeqD
 from pix2seq_d.pipeline import Pix2SeqDPipeline
 from pix2seq_d.predict import AnimationSettings, predict_folder
 
@@ -121,3 +124,30 @@ def run_evaluation(arguments: argparse.Namespace) -> None:
     if arguments.output:
         write_json(arguments.output, result)
         logger.info("all numbers: %s", arguments.output)
+
+
+# sharing a model
+
+
+def add_save_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `python -m pix2seq_d save`."""
+    add = parser.add_argument
+    add("--checkpoint", required=True, metavar="PATH_OR_HUB_ID", help="saved model, run folder, checkpoint or Hub id")
+    add("--output", type=Path, required=True, metavar="DIR", help="new folder; gets config.json and model.safetensors")
+    add("--dtype", choices=("float16", "float32"), default="float16", help="of the weights on disk (default: float16)")
+    for name, kind in (("num_steps", int), ("num_steps_next", int), ("td_steps", float), ("min_pixels", int)):
+        add(f"--{name}", type=kind, help="new default of inference (default: keep the model's)")
+
+
+def run_save(arguments: argparse.Namespace) -> None:
+    """Writes a model for sharing: averaged weights, chosen precision, sampler defaults; an existing card is kept."""
+    source = Path(find_model(arguments.checkpoint))
+    model = Pix2SeqD.from_pretrained(source)
+    model.configure(
+        num_steps=arguments.num_steps,
+        num_steps_next=arguments.num_steps_next,
+        td_steps=arguments.td_steps,
+        min_pixels=arguments.min_pixels,
+    )
+    model.to(getattr(torch, arguments.dtype)).save_pretrained(arguments.output)
+    logger.info("%s: %.1f MB", arguments.output, (arguments.output / WEIGHTS_NAME).stat().st_size / 1e6)

@@ -84,4 +84,24 @@ class Pix2SeqDPipeline:
         """As calling the pipeline, one map at a time: memory does not grow with the video."""
         predictor = self.predictor(num_steps=num_steps, num_steps_next=num_steps_next, seed=seed)
         for frame in frames:
-            yield predictor.step(np.asarray(frame.convert("RGB")) if isinstance(frame, Image.Image) else frame)
+            yield predictor.step(_as_array(frame))
+
+    def denoising_maps(
+        self, frame: Frame, *, num_steps: int | None = None, seed: int = 0
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """The sampler's estimate of the clean map after every step of a first frame.
+
+        Returns:
+            Per step the x0 estimate at mask size, its bits read by sign: class map (h, w) uint8 and instance codes
+            (h, w) int64.
+        """
+        estimates: list[torch.Tensor] = []
+        predictor = self.predictor(num_steps=num_steps, seed=seed)
+        predictor.step(_as_array(frame), callback=lambda step, x_t, x0: estimates.append(x0))
+        codes = [self.model.codec.decode(x0)[0].cpu() for x0 in estimates]
+        maps = [self.label_spec.from_codes(c[0], c[-1] * (len(c) > 1)) for c in codes]
+        return [(class_map.numpy().astype(np.uint8), instances.numpy()) for class_map, instances in maps]
+
+
+def _as_array(frame: Frame) -> np.ndarray:
+    return np.asarray(frame.convert("RGB")) if isinstance(frame, Image.Image) else frame

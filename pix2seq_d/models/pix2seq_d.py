@@ -162,6 +162,27 @@ class Pix2SeqD(nn.Module, ModelHubMixin, library_name="pix2seq_d", license="apac
         """The denoiser with its conditioning bound, as samplers call it."""
         return BoundDenoiser(self, cond)
 
+    def configure(
+        self,
+        *,
+        num_steps: int | None = None,
+        num_steps_next: int | None = None,
+        td_steps: float | None = None,
+        min_pixels: int | None = None,
+    ) -> None:
+        """Changes defaults of inference, here and in the config.json that is saved; None keeps a value."""
+        values = {
+            "num_steps": num_steps,
+            "num_steps_next": num_steps_next,
+            "td_steps": td_steps,
+            "min_pixels": min_pixels,
+        }
+        chosen = {name: value for name, value in values.items() if value is not None}
+        for name, value in chosen.items():
+            setattr(self, name, value)
+        assert isinstance(self._hub_mixin_config, dict)
+        self._hub_mixin_config = self._hub_mixin_config | chosen
+
     # weights on disk and on the Hub
 
     def _save_pretrained(self, save_directory: Path) -> None:
