@@ -22,6 +22,7 @@ from pix2seq_d.engine.checkpoint import find_model
 from pix2seq_d.engine.evaluate import Evaluator
 from pix2seq_d.engine.validation import summary
 from pix2seq_d.models.pix2seq_d import Pix2SeqD
+from pix2seq_d.video.decode import enlarge
 from pix2seq_d.video.tracker import VideoPredictor
 
 STEPS = (1, 2, 5, 10, 20)
@@ -69,8 +70,8 @@ def codec_start(model: Pix2SeqD, *, nearest: bool) -> Callable[[], Callable[[np.
             large = box.inverse_map(small)
         else:
             ids, index = np.unique(small, return_inverse=True)
-            planes = F.one_hot(torch.from_numpy(index.reshape(small.shape)), len(ids)).permute(2, 0, 1)[None].float()
-            large = ids[VideoPredictor.enlarge(planes, box)[0].argmax(0).numpy()]
+            planes = F.one_hot(torch.from_numpy(index.reshape(small.shape)), len(ids)).permute(2, 0, 1).float()
+            large = ids[enlarge(planes, box).argmax(0).numpy()]
         return large >> 32, large & 0xFFFFFFFF
 
     return lambda: predict

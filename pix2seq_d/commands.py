@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import logging
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -44,8 +46,8 @@ def run_command(command: Callable[..., None], *arguments: object, **named: objec
 def print_error(error: BaseException) -> None:
     """The last meaningful line of an error (a loader worker's carries its traceback), on stderr."""
     lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    line = lines[-1] if lines[0].startswith("Caught ") else " ".join(lines)
-    sys.stderr.write(f"error: {line.removeprefix(type(error).__name__ + ': ')}\n")
+    line = re.sub(r"^[\w.]+: ", "", lines[-1]) if lines[0].startswith("Caught ") else " ".join(lines)
+    sys.stderr.write(f"error: {line}\n")
 
 
 # training
@@ -86,19 +88,47 @@ def run_inference(arguments: argparse.Namespace) -> None:
         raise ValueError(f"--input_folder: {arguments.input_folder} is not a folder")
     names = ("num_steps", "num_steps_next", "td_steps", "sampler", "min_pixels", "seed")
     chosen = {name: getattr(arguments, name) for name in names}
+    _check_device(arguments.device)
     pipeline = Pix2SeqDPipeline.from_pretrained(find_model(arguments.checkpoint), device=arguments.device)
     predictor = pipeline.predictor(**chosen)
-    if arguments.overwrite:
-        (arguments.output_folder / "inference.json").unlink(missing_ok=True)
+    settings = {
+        "checkpoint": arguments.checkpoint,
+        "weights": _fingerprint(pipeline.model),
+        "input_folder": str(arguments.input_folder.resolve()),
+        **{name: getattr(pipeline.model, name) if value is None else value for name, value in chosen.items()},
+    }
     suffix = "" if arguments.animation == "none" else f".{arguments.animation}"
     count = predict_folder(
         predictor,
         arguments.input_folder,
         arguments.output_folder,
-        settings={"checkpoint": arguments.checkpoint, "input_folder": str(arguments.input_folder.resolve()), **chosen},
+        settings=settings,
         animation=AnimationSettings(suffix, arguments.fps),
+        overwrite=arguments.overwrite,
     )
     logger.info("%d frames predicted; maps, overlays and animations are in %s", count, arguments.output_folder)
+
+
+def _check_device(name: str | None) -> None:
+    if name is None:
+        return
+    try:
+        torch.empty(0, device=name)
+    except (
+        RuntimeError,
+        AssertionError,
+    ) as error:  # torch's words for an unknown device, and for one that is not there
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"--device: expected a device of this machine, got {name!r} ({reason})") from None
+
+
+def _fingerprint(model: Pix2SeqD) -> str:
+    """Of the weights: a run folder or a Hub id can hold others tomorrow."""
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 # evaluation
@@ -149,5 +179,6 @@ def run_save(arguments: argparse.Namespace) -> None:
         td_steps=arguments.td_steps,
         min_pixels=arguments.min_pixels,
     )
+    Pix2SeqDPipeline(model, device="cpu").predictor()  # refuses defaults that no prediction could use
     model.to(getattr(torch, arguments.dtype)).save_pretrained(arguments.output)
     logger.info("%s: %.1f MB", arguments.output, (arguments.output / WEIGHTS_NAME).stat().st_size / 1e6)

@@ -10,13 +10,12 @@ import os
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from PIL import Image
 
 from pix2seq_d.build import (
+    build_clips,
     build_label_spec,
     build_loop_settings,
     build_lr_schedule,
@@ -26,6 +25,7 @@ from pix2seq_d.build import (
     build_videos,
 )
 from pix2seq_d.config import RunConfig
+from pix2seq_d.data.formats import write_image
 from pix2seq_d.engine import checkpoint
 from pix2seq_d.engine.ema import build_ema
 from pix2seq_d.engine.optim import build_optimizer
@@ -34,6 +34,7 @@ from pix2seq_d.engine.trainer import fit
 from pix2seq_d.engine.validation import summary, validate
 from pix2seq_d.models.pix2seq_d import Pix2SeqD
 from pix2seq_d.models.pretrained import load_encoder_weights
+from pix2seq_d.pictures import grid
 from pix2seq_d.video.tracker import VideoPredictor
 
 logger = logging.getLogger(__name__)
@@ -43,6 +44,8 @@ def run_training(config: RunConfig) -> Path:
     """Trains as `config` says; returns the run folder, whose `model/` holds the averaged weights."""
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
+    settings = build_loop_settings(config)
+    check_data(config)
     accelerator = build_accelerator(config)
     set_seed(config.train.seed)
     run_dir, values = Path(config.train.output_dir), dataclasses.asdict(config)
@@ -86,7 +89,7 @@ def run_training(config: RunConfig) -> Path:
         accelerator=accelerator,
         ema=ema,
         lr_schedule=build_lr_schedule(config),
-        settings=build_loop_settings(config),
+        settings=settings,
         log=log,
         save=save,
         validate=score,
@@ -103,6 +106,18 @@ def run_training(config: RunConfig) -> Path:
     return run_dir
 
 
+def check_data(config: RunConfig) -> None:
+    """Finds out before anything is built or downloaded whether the data of training and validation are there.
+
+    Raises:
+        ValueError: they are not, naming what is missing.
+    """
+    data, model = config.data, config.model
+    build_clips(data, data.train_split, past_offsets=model.past_offsets, size=model.image_size)
+    if config.validation.every:
+        build_videos(config)
+
+
 def build_accelerator(config: RunConfig) -> Accelerator:
     """The Accelerator of the run; refuses precisions that would silently be another one, and a lost process group."""
     cpu = config.train.cpu or not torch.cuda.is_available()
@@ -115,8 +130,8 @@ def build_accelerator(config: RunConfig) -> Accelerator:
     )
     expected = int(os.environ.get("WORLD_SIZE", 1))
     if accelerator.num_processes != expected:
-        raise RuntimeError(
-            f"expected {expected} processes, Accelerate started {accelerator.num_processes}; "
+        raise ValueError(
+            f"WORLD_SIZE: expected {expected} processes, Accelerate started {accelerator.num_processes}; "
             "on the CPU use torchrun --standalone --nproc_per_node N"
         )
     return accelerator
@@ -161,6 +176,4 @@ def _score(
     if log is None:
         return
     log.write("validation", step, **summary(result))
-    folder = run_dir / "samples"
-    folder.mkdir(exist_ok=True)
-    Image.fromarray(np.concatenate(pictures)).save(folder / f"step-{step:08d}.png")
+    write_image(run_dir / "samples" / f"step-{step:08d}.png", grid([[picture] for picture in pictures]))

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from pix2seq_d.data.folder import FrameSequence, list_sequences
+from pix2seq_d.animation import MAX_HELD_BYTES
+from pix2seq_d.data.folder import FrameSequence, list_sequences, natural_key
 from pix2seq_d.data.formats import DataError, read_image, write_bytes, write_image, write_kitti_step
 from pix2seq_d.labels import LabelSpec
 from pix2seq_d.video.tracker import PanopticMap, VideoPredictor
@@ -36,12 +37,18 @@ class AnimationSettings:
     Attributes:
         suffix: ".gif", ".webp", ".mp4", or "" for none.
         fps: frames a second.
-        max_frames: the animation ends there; a GIF is held in memory until it is written.
+        max_frames: the animation ends there, or earlier where its pictures fill MAX_HELD_BYTES: a GIF or WebP is
+            held in memory until it is written.
     """
 
     suffix: str = ".gif"
     fps: float = 10.0
     max_frames: int = 200
+
+    def room_for(self, picture: np.ndarray) -> int:
+        """How many such pictures (H, W, 3) the animation takes."""
+        held = {".gif": picture.size // 3, ".webp": picture.size}.get(self.suffix, 0)
+        return min(self.max_frames, max(1, MAX_HELD_BYTES // held)) if held else self.max_frames
 
 
 def predict_folder(
@@ -51,11 +58,12 @@ def predict_folder(
     *,
     settings: Mapping[str, Any],
     animation: AnimationSettings | None = None,
+    overwrite: bool = False,
 ) -> int:
     """Predicts every sequence of a folder, frame by frame, at the frames' own size.
 
-    Finished sequences of an earlier run with the same settings are kept; an unfinished one starts over, so that its ids
-    and bits are those of an uninterrupted run.
+    Finished sequences of an earlier run with the same settings are kept; one that is unfinished, or of which a map is
+    missing, starts over, so that its ids and bits are those of an uninterrupted run.
 
     Args:
         predictor: makes the maps; reset at the start of every sequence.
@@ -63,28 +71,30 @@ def predict_folder(
         output_folder: made if missing.
         settings: what decides the result (checkpoint, steps, seed), JSON-able; recorded and compared.
         animation: of the overview; None takes the defaults.
+        overwrite: predict every sequence anew, whatever the output folder holds.
 
     Returns:
         Number of frames predicted now.
 
     Raises:
         DataError: no frames, an unreadable frame, frames of several sizes in a sequence, two frames of one name.
-        ValueError: the output folder holds results of other settings.
+        ValueError: the output folder holds results of other settings, or lies in the input folder.
         OSError: the output folder cannot be written.
     """
-    animation = animation or AnimationSettings()
+    animation, output = animation or AnimationSettings(), Path(output_folder)
+    _check_apart(Path(input_folder), output)
     sequences = list_sequences(input_folder)
     for sequence in sequences:
         _check_names(sequence)
-    record = _open_record(Path(output_folder), settings)
-    waiting = [s for s in sequences if s.sequence_id not in record["finished"]]
+    record = _open_record(output, settings, overwrite=overwrite)
+    waiting = [s for s in sequences if not _is_finished(s, output, record)]
     if skipped := len(sequences) - len(waiting):
         logger.info("%s: %d of %d sequences are finished already", output_folder, skipped, len(sequences))
     with tqdm(total=sum(map(len, waiting)), unit="frame", dynamic_ncols=True, disable=None) as bar:
         for sequence in waiting:
-            _predict_sequence(predictor, sequence, Path(output_folder), animation=animation, bar=bar)
-            record["finished"].append(sequence.sequence_id)
-            _write_record(Path(output_folder), record)
+            _predict_sequence(predictor, sequence, output, animation=animation, bar=bar)
+            record["finished"] = sorted({*record["finished"], sequence.sequence_id}, key=natural_key)
+            _write_record(output, record)
     return sum(map(len, waiting))
 
 
@@ -94,18 +104,39 @@ def _predict_sequence(
     spec, name = predictor.model.label_spec, sequence.sequence_id
     predictor.reset()
     with ExitStack() as stack:
-        writer = None
+        film = None
         if animation.suffix:
             path = output / "overview" / f"{name}{animation.suffix}"
-            writer = stack.enter_context(AnimationWriter(path, fps=animation.fps))
-        for number, path in enumerate(sequence.paths):
+            film = _Film(stack.enter_context(AnimationWriter(path, fps=animation.fps)), animation)
+        for path in sequence.paths:
             frame = read_image(path)
             result = _step(predictor, frame, path)
             _write_result(output, name, path.stem, frame, result, spec)
-            if writer is not None and number < animation.max_frames:
-                writer.add(overview(frame, result.class_map, result.instance_map, spec))
+            if film is not None:
+                film.add(frame, result, spec)
             bar.set_postfix_str(name)
             bar.update()
+        if film is not None and film.count < len(sequence):
+            logger.info("%s: shows the first %d of %d frames", film.writer.path, film.count, len(sequence))
+
+
+class _Film:
+    """The overview pictures of one sequence: as high as the first one, as many as there is room for."""
+
+    def __init__(self, writer: AnimationWriter, settings: AnimationSettings) -> None:
+        self.writer, self.settings = writer, settings
+        self.count, self.room, self.height = 0, 1, 0
+
+    def add(self, frame: np.ndarray, result: PanopticMap, spec: LabelSpec) -> None:
+        if self.count >= self.room:
+            return
+        picture = overview(frame, result.class_map, result.instance_map, spec)
+        if self.count == 0:
+            self.room, self.height = self.settings.room_for(picture), len(picture)
+        missing = max(0, self.height - len(picture))  # a longer list of classes makes a picture higher
+        picture = np.pad(picture[: self.height], ((0, missing), (0, 0), (0, 0)), constant_values=255)
+        self.writer.add(picture)
+        self.count += 1
 
 
 def _step(predictor: VideoPredictor, frame: np.ndarray, path: Path) -> PanopticMap:
@@ -130,15 +161,27 @@ def _check_names(sequence: FrameSequence) -> None:
         raise DataError(f"{sequence.paths[0].parent}: expected one frame per name, found {count} called {stem}")
 
 
-def _open_record(output: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+def _check_apart(input_folder: Path, output: Path) -> None:
+    if output.resolve().is_relative_to(input_folder.resolve()):
+        raise ValueError(f"{output}: expected an output folder outside of the input folder {input_folder}")
+
+
+def _is_finished(sequence: FrameSequence, output: Path, record: Mapping[str, Any]) -> bool:
+    maps = output / "panoptic" / sequence.sequence_id
+    return sequence.sequence_id in record["finished"] and all(
+        (maps / f"{p.stem}.png").is_file() for p in sequence.paths
+    )
+
+
+def _open_record(output: Path, settings: Mapping[str, Any], *, overwrite: bool) -> dict[str, Any]:
     path, values = output / RECORD, json.loads(json.dumps(settings))
-    if not path.exists():
+    if overwrite or not path.exists():
         record = {"settings": values, "finished": []}
         _write_record(output, record)
         return record
     try:
         record = json.loads(path.read_text())
-        old = record["settings"]
+        old, _ = dict(record["settings"]), list(record["finished"])
     except (ValueError, KeyError, TypeError):
         raise ValueError(f"{path}: not readable as the record of an earlier run; remove it to start over") from None
     differing = [f"{k} {old.get(k)} -> {values.get(k)}" for k in sorted({*old, *values}) if old.get(k) != values.get(k)]

@@ -1,7 +1,8 @@
 """Checkpoints of a run: `RUN/checkpoints/step-00000100/`, written beside and renamed, so such a folder is complete.
 
 Each holds the training state (Accelerate's files, EMA included), the run's configuration, and the averaged model as
-`model/`, which `Pix2SeqD.from_pretrained` reads. Weights are safetensors, the rest is loaded with `weights_only`.
+`model/`, which `Pix2SeqD.from_pretrained` reads. Weights are safetensors; pickles that hold more
+than tensors and numbers are refused.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
+from accelerate.utils import load
+from safetensors import SafetensorError
 
 from pix2seq_d.models.pix2seq_d import CONFIG_NAME, WEIGHTS_NAME, Pix2SeqD
 
@@ -32,13 +35,15 @@ def save(
 ) -> Path:
     """Writes the state of the run after `step` optimizer steps; call it on every process.
 
+    Once it is complete, checkpoints of later steps go: they are broken, or left by a run that this one starts over.
+
     Args:
         run_dir: run folder.
         step: optimizer steps done.
         accelerator: holds the prepared model and optimizer, and the registered EMA.
         averaged: the averaged model.
         config: resolved configuration, JSON-able.
-        keep: newest checkpoints kept; older ones go once the new one is complete.
+        keep: newest checkpoints kept, at least this one; older ones go once the new one is complete.
 
     Raises:
         CheckpointError: nothing could be written (disk full, no permission); earlier checkpoints are untouched.
@@ -57,14 +62,15 @@ def save(
             manifest = {"step": step, "config": config, "files": sizes}
             (partial / MANIFEST).write_text(json.dumps(manifest, indent=2))
         accelerator.wait_for_everyone()
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:
         shutil.rmtree(partial, ignore_errors=True)
-        raise CheckpointError(f"{folder}: could not be written, earlier checkpoints are kept: {error}") from error
+        raise CheckpointError(
+            f"{folder}: could not be written, earlier checkpoints are kept: {_first_line(error)}"
+        ) from error
     if accelerator.is_main_process:
         shutil.rmtree(folder, ignore_errors=True)
         partial.rename(folder)
-        for old in list_checkpoints(run_dir)[keep:]:
-            shutil.rmtree(old)
+        _remove_others(run_dir, folder, keep=keep)
     accelerator.wait_for_everyone()
     return folder
 
@@ -76,7 +82,8 @@ def resume(run_dir: Path, *, accelerator: Accelerator, config: Mapping[str, Any]
         Optimizer steps done; 0 where the run has no checkpoint.
 
     Raises:
-        CheckpointError: the checkpoint belongs to another model configuration, or none of them can be read.
+        CheckpointError: the checkpoint belongs to another model configuration, holds something else than what `save`
+            wrote, or none of them can be read.
     """
     folders = list_checkpoints(run_dir)
     for folder in folders:
@@ -86,7 +93,11 @@ def resume(run_dir: Path, *, accelerator: Accelerator, config: Mapping[str, Any]
             logger.warning("%s; falling back to the one before", error)
             continue
         _check_same_model(folder, manifest["config"], config)
-        accelerator.load_state(str(folder), load_kwargs={"weights_only": True})
+        _check_pickles(folder)
+        try:
+            accelerator.load_state(str(folder))
+        except (RuntimeError, ValueError, LookupError, TypeError, AttributeError, OSError, SafetensorError) as error:
+            raise CheckpointError(f"{folder}: cannot be loaded: {_first_line(error)}") from error
         return int(manifest["step"])
     if folders:
         raise CheckpointError(f"{run_dir}: none of its {len(folders)} checkpoints is complete")
@@ -117,8 +128,15 @@ def find_model(name_or_path: str) -> str:
 
 
 def export(run_dir: Path) -> Path:
-    """Copies the newest checkpoint's averaged model to `RUN/model/`; returns that folder."""
-    newest, target = list_checkpoints(run_dir)[0] / "model", run_dir / "model"
+    """Copies the newest checkpoint's averaged model to `RUN/model/`; returns that folder.
+
+    Raises:
+        CheckpointError: the run has no checkpoint.
+    """
+    checkpoints = list_checkpoints(run_dir)
+    if not checkpoints:
+        raise CheckpointError(f"{run_dir}: expected a run with a checkpoint, found none")
+    newest, target = checkpoints[0] / "model", run_dir / "model"
     partial, old = run_dir / "model.partial", run_dir / "model.old"
     for folder in (partial, old):
         shutil.rmtree(folder, ignore_errors=True)
@@ -150,12 +168,26 @@ def _folder(run_dir: Path, step: int) -> Path:
     return run_dir / "checkpoints" / f"step-{step:08d}"
 
 
+def _remove_others(run_dir: Path, newest: Path, *, keep: int) -> None:
+    checkpoints = list_checkpoints(run_dir)
+    place = checkpoints.index(newest)
+    for folder in checkpoints[:place] + checkpoints[place + max(keep, 1) :]:
+        shutil.rmtree(folder)
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
 def _read_manifest(folder: Path) -> dict[str, Any]:
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
-    except (OSError, ValueError) as error:
+        files = dict(manifest["files"])
+        if not isinstance(manifest["config"]["model"], dict) or not isinstance(manifest["step"], int):
+            raise TypeError("no step or no model configuration")
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise CheckpointError(f"{folder}: {MANIFEST} cannot be read ({error})") from None
-    for name, size in manifest["files"].items():
+    for name, size in files.items():
         path = folder / name
         found = path.stat().st_size if path.is_file() else None
         if found != size:
@@ -164,10 +196,25 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def _check_same_model(folder: Path, saved: Mapping[str, Any], current: Mapping[str, Any]) -> None:
-    old, new = (json.loads(json.dumps(c["model"])) for c in (saved, current))
+    old, new = (json.loads(json.dumps({**c["model"], **_label_spec(c)})) for c in (saved, current))
     differing = [f"{k} {old.get(k)} -> {new.get(k)}" for k in sorted({*old, *new}) if old.get(k) != new.get(k)]
     if differing:
         raise CheckpointError(
             f"{folder}: checkpoint of another configuration ({', '.join(differing)}); "
             "choose another train.output_dir, or set train.resume false to start over"
         )
+
+
+def _label_spec(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Also a matter of the model: what its class codes mean."""
+    data = config.get("data", {})
+    return {"label_spec": data["label_spec"]} if "label_spec" in data else {}
+
+
+def _check_pickles(folder: Path) -> None:
+    """Reads every pickle as data first: Accelerate loads some of them without that restriction."""
+    for path in sorted([*folder.glob("*.bin"), *folder.glob("*.pkl")]):
+        try:
+            load(path, map_location="meta", weights_only=True)
+        except Exception as error:  # torch, pickle and zipfile have no common base
+            raise CheckpointError(f"{path}: expected saved tensors and numbers and nothing else, refused") from error

@@ -92,6 +92,14 @@ class LoopSettings:
     save_every: int = 1000
     validate_every: int = 0
 
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "accumulation", "seed", "log_every", "save_every", "validate_every"):
+            least = 1 if name in ("steps", "batch_size", "accumulation") else 0
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}: expected at least {least}, got {getattr(self, name)}")
+        if not self.clip_norm > 0:
+            raise ValueError(f"clip_norm: expected a positive number, got {self.clip_norm}")
+
 
 def fit(
     module: nn.Module,
@@ -137,6 +145,7 @@ def fit(
                 batch = next(batches).to(accelerator.device)
             with accelerator.accumulate(module):
                 generators = step_generators(settings, step, micro_step, len(batch), accelerator.process_index)
+                torch.manual_seed(generators[0].initial_seed())  # dropout draws from the global stream
                 output = module(batch, generators)
                 _check_finite(output.loss, step, batch)
                 accelerator.backward(output.loss)

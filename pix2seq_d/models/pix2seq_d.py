@@ -187,7 +187,11 @@ class Pix2SeqD(nn.Module, ModelHubMixin, library_name="pix2seq_d", license="apac
 
     def _save_pretrained(self, save_directory: Path) -> None:
         partial = save_directory / (WEIGHTS_NAME + ".partial")
-        save_file({k: v.contiguous() for k, v in self.state_dict().items()}, partial, metadata={"format": "pt"})
+        try:
+            save_file({k: v.contiguous() for k, v in self.state_dict().items()}, partial, metadata={"format": "pt"})
+        except SafetensorError as error:
+            partial.unlink(missing_ok=True)
+            raise OSError(f"{save_directory / WEIGHTS_NAME}: cannot write the file: {error}") from None
         os.replace(partial, save_directory / WEIGHTS_NAME)
 
     @classmethod

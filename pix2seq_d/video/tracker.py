@@ -6,6 +6,7 @@ G code groups (class, instance), S logit planes, H W frame size, h w mask size.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ from pix2seq_d.data.transforms import Letterbox
 from pix2seq_d.diffusion.samplers import SAMPLERS, Callback
 from pix2seq_d.diffusion.schedule import SCHEDULES
 from pix2seq_d.models.pix2seq_d import Pix2SeqD
+from pix2seq_d.video.decode import CodeProbabilities, code_probabilities, majority_class
 
 
 @dataclass
@@ -43,7 +45,7 @@ class VideoPredictor:
         num_steps_next: denoising steps of frames with past maps.
         td_steps: asymmetric time interval in steps.
         sampler: name of the sampler.
-        min_pixels: smallest segment kept, in pixels of the frame; pixels of smaller ones take their next best class.
+        min_pixels: smallest segment kept, in pixels of the frame; see CodeProbabilities.suppress_small.
         seed: of the starting noise; the same seed and frames give the same maps.
 
     Raises:
@@ -115,8 +117,8 @@ class VideoPredictor:
             callback=callback,
         )
         assert denoise.logits is not None
-        probabilities = self._probabilities(denoise.logits)
-        self.memory.append(self._codes(probabilities)[0])
+        probabilities = self._probabilities(denoise.logits[0], box)
+        self.memory.append(probabilities.choose()[0])
         result = self._to_frame(probabilities, box)
         self.frame_index += 1
         return result
@@ -140,35 +142,18 @@ class VideoPredictor:
         present = torch.tensor([[-o <= len(self.memory) for o in offsets]], dtype=torch.bool, device=self.device)
         return torch.stack(maps)[None] if maps else absent[None, None][:, :0], present
 
-    def _probabilities(self, logits: Tensor) -> tuple[Tensor, ...]:
-        """Per group (1, 2^bits, h, w): softmax over the codes that exist (a class; for things some instance)."""
+    def _probabilities(self, logits: Tensor, box: Letterbox) -> CodeProbabilities:
+        """At mask size; segments that are small there are gone, so that no later frame takes them over."""
         if self.model.target == "mse":
-            logits = self.model.codec.bit_logits(logits)
-        groups = [g.clone() for g in self.model.codec.split_logits(logits)]
-        groups[0][:, 0] = groups[0][:, self.model.label_spec.num_classes + 1 :] = -torch.inf
-        for g in groups[1:]:
-            g[:, 0] = -torch.inf
-        return tuple(g.softmax(1) for g in groups)
+            logits = self.model.codec.bit_logits(logits[None])[0]
+        probabilities = code_probabilities(logits, self.model.codec, self.model.label_spec).winners_only()
+        area = math.prod  # of a size, in pixels
+        mask_per_frame = area(box.content_size) / area(box.source_size) * area(self.model.mask_size)
+        return probabilities.suppress_small(self.min_pixels * mask_per_frame / area(self.model.image_size))
 
-    def _codes(self, probabilities: tuple[Tensor, ...]) -> Tensor:
-        """(1, G, H, W) int64: the most probable class; the most probable instance on things, else 0."""
-        codes = [p.argmax(1) for p in probabilities]
-        for i in range(1, len(codes)):
-            codes[i] = codes[i] * self.model.label_spec.is_thing(codes[0] - 1)
-        return torch.stack(codes, 1)
-
-    def _to_frame(self, probabilities: tuple[Tensor, ...], box: Letterbox) -> PanopticMap:
-        """Probabilities enlarged to the frame's size, then decided."""
-        shown, indices = zip(*(_chosen_only(p) for p in probabilities))
-        large = tuple(self.enlarge(p, box) for p in shown)
-        codes, confidence = self._decide(large, indices)
-        for _ in range(len(indices[0]) - 1):  # a pixel can lose every class but its last
-            small = _small_segments(codes, self.min_pixels)
-            if not small:
-                break
-            for segment, class_code in small:
-                large[0][:, indices[0] == class_code] *= ~segment
-            codes, confidence = self._decide(large, indices)
+    def _to_frame(self, probabilities: CodeProbabilities, box: Letterbox) -> PanopticMap:
+        """Enlarged to the frame's size, then decided."""
+        codes, confidence = probabilities.enlarge(box).suppress_small(self.min_pixels).choose()
         instance_codes = codes[1] if len(codes) > 1 else torch.zeros_like(codes[0])
         chosen = self.model.label_spec.from_codes(codes[0], instance_codes)
         class_map, instance_map = (m.cpu().numpy() for m in chosen)
@@ -176,24 +161,6 @@ class VideoPredictor:
         return PanopticMap(
             class_map.astype(np.uint8), self.tracks.update(class_map, instance_map), confidence.cpu().numpy()
         )
-
-    def _decide(self, large: tuple[Tensor, ...], indices: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
-        """Codes (G, H, W) and the probability (H, W) of the choice."""
-        best = [p[0].max(0) for p in large]
-        codes = [index[b.indices] for b, index in zip(best, indices)]
-        thing = self.model.label_spec.is_thing(codes[0] - 1)
-        confidence = best[0].values
-        for i in range(1, len(codes)):
-            codes[i] = codes[i] * thing
-            confidence = torch.where(thing, confidence * best[i].values, confidence)
-        return torch.stack(codes), confidence.float()
-
-    @staticmethod
-    def enlarge(p: Tensor, box: Letterbox) -> Tensor:
-        """(1, n, h, w) over the canvas -> (1, n, H, W) of the frame, bilinear between the sampled pixels."""
-        for dim, positions in zip((2, 3), box.sample_positions((p.shape[2], p.shape[3]))):
-            p = _interpolate(p, torch.from_numpy(positions).to(p), dim)
-        return p
 
 
 class TrackIds:
@@ -222,36 +189,3 @@ class TrackIds:
             track_map[here] = self.track_of[key]
         self.now += 1
         return track_map
-
-
-def majority_class(class_map: np.ndarray, instance_map: np.ndarray) -> np.ndarray:
-    """Gives all pixels of an instance (id > 0) the class that most of them have."""
-    result = class_map.copy()
-    for i in np.unique(instance_map[instance_map > 0]):
-        here = instance_map == i
-        result[here] = np.bincount(class_map[here]).argmax()
-    return result
-
-
-def _interpolate(p: Tensor, positions: Tensor, dim: int) -> Tensor:
-    """Values of `p` at fractional `positions` along dimension 2 or 3."""
-    first = positions.long().clamp(max=max(p.shape[dim] - 2, 0))
-    share = (positions - first).view(-1, *[1] * (3 - dim))
-    following = (first + 1).clamp(max=p.shape[dim] - 1)
-    return torch.lerp(p.index_select(dim, first), p.index_select(dim, following), share)
-
-
-def _chosen_only(p: Tensor) -> tuple[Tensor, Tensor]:
-    """The planes (1, n, h, w) of the codes that win at some pixel, and these codes (n,)."""
-    index = p.argmax(1).unique()
-    return p[:, index], index
-
-
-def _small_segments(codes: Tensor, min_pixels: int) -> list[tuple[Tensor, int]]:
-    """Pixels (H, W) and class code of every segment with fewer than `min_pixels`."""
-    keys = codes[0]
-    for c in codes[1:]:
-        keys = keys * (int(c.max()) + 1) + c
-    area = torch.bincount(keys.flatten())
-    small = ((area > 0) & (area < min_pixels)).nonzero().flatten()
-    return [(keys == k, int(codes[0][keys == k][0])) for k in small]

@@ -1,0 +1,130 @@
+"""Code probabilities -> panoptic codes: the codes that exist, small segments, enlargement to the frame, majority class.
+
+G code groups (class, instance), n codes of a group, S logit planes, H W size of a map (mask or frame).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pix2seq_d.bits import BitCodec
+from pix2seq_d.data.transforms import Letterbox
+from pix2seq_d.labels import LabelSpec
+
+
+@dataclass
+class CodeProbabilities:
+    """Per group the probabilities of some of its codes.
+
+    Attributes:
+        planes: per group (n, H, W).
+        codes: per group (n,) int64, the code of each plane.
+        spec: label spec of the class codes.
+    """
+
+    planes: tuple[Tensor, ...]
+    codes: tuple[Tensor, ...]
+    spec: LabelSpec
+
+    def choose(self) -> tuple[Tensor, Tensor]:
+        """The most probable codes (G, H, W), instances on things only, and the probability (H, W) of the choice."""
+        best = [p.max(0) for p in self.planes]
+        chosen = [codes[b.indices] for codes, b in zip(self.codes, best)]
+        thing = self.spec.is_thing(chosen[0] - 1)
+        confidence = best[0].values
+        for i in range(1, len(chosen)):
+            chosen[i] = chosen[i] * thing
+            confidence = torch.where(thing, confidence * best[i].values, confidence)
+        return torch.stack(chosen), confidence.float()
+
+    def winners_only(self) -> CodeProbabilities:
+        """Without the codes that win at no pixel."""
+        winning = [p.argmax(0).unique() for p in self.planes]
+        planes, codes = (tuple(x[w] for x, w in zip(xs, winning)) for xs in (self.planes, self.codes))
+        return CodeProbabilities(planes, codes, self.spec)
+
+    def enlarge(self, box: Letterbox) -> CodeProbabilities:
+        """From the mask on the canvas to the frame."""
+        return CodeProbabilities(tuple(enlarge(p, box) for p in self.planes), self.codes, self.spec)
+
+    def suppress_small(self, min_pixels: float) -> CodeProbabilities:
+        """Without segments of fewer than `min_pixels` pixels.
+
+        A small part of a thing joins the instance of its class that it touches most; any other small segment takes its
+        next best class.
+        """
+        result = CodeProbabilities(tuple(p.clone() for p in self.planes), self.codes, self.spec)
+        for _ in range(len(self.codes[0]) + len(self.codes[-1])):  # a pixel can lose every code but its last
+            codes, _ = result.choose()
+            small = small_segments(codes, min_pixels)
+            if not small:
+                break
+            small_pixels = torch.stack([here for here, _ in small]).any(0)
+            for here, segment in small:
+                neighbour = _neighbour_instance(codes, here, segment[0], ~small_pixels) if segment[-1] else 0
+                if len(segment) > 1 and neighbour:
+                    result.planes[1][:, here] = (self.codes[1] == neighbour).to(self.planes[1].dtype)[:, None]
+                else:
+                    result.planes[0][:, here] *= (self.codes[0] != segment[0])[:, None]
+        return result
+
+
+def code_probabilities(logits: Tensor, codec: BitCodec, spec: LabelSpec) -> CodeProbabilities:
+    """Softmax of each group over the codes that exist: a class, for instances some instance.
+
+    Args:
+        logits: (S, H, W).
+        codec: bit layout.
+        spec: label spec; its class codes are 1 ... num_classes.
+    """
+    class_logits, *instance_logits = codec.split_logits(logits[None])
+    planes = [class_logits[0, 1 : spec.num_classes + 1], *(g[0, 1:] for g in instance_logits)]
+    codes = tuple(torch.arange(1, len(p) + 1, device=logits.device) for p in planes)
+    return CodeProbabilities(tuple(p.softmax(0) for p in planes), codes, spec)
+
+
+def enlarge(p: Tensor, box: Letterbox) -> Tensor:
+    """(n, h, w) over the canvas -> (n, H, W) of the frame, bilinear between the pixels that `box.map` samples."""
+    for dim, positions in zip((1, 2), box.sample_positions((p.shape[1], p.shape[2]))):
+        p = _interpolate(p, torch.from_numpy(positions).to(p), dim)
+    return p
+
+
+def small_segments(codes: Tensor, min_pixels: float) -> list[tuple[Tensor, tuple[int, ...]]]:
+    """Pixels (H, W) and codes of every segment of (G, H, W) codes with fewer than `min_pixels` pixels."""
+    keys = codes[0]
+    for c in codes[1:]:
+        keys = keys * (int(c.max()) + 1) + c
+    area = torch.bincount(keys.flatten())
+    small = ((area > 0) & (area < min_pixels)).nonzero().flatten()
+    segments = [keys == k for k in small]
+    return [(here, tuple(codes[:, here][:, 0].tolist())) for here in segments]
+
+
+def majority_class(class_map: np.ndarray, instance_map: np.ndarray) -> np.ndarray:
+    """Gives all pixels of an instance (id > 0) the class that most of them have."""
+    result = class_map.copy()
+    for i in np.unique(instance_map[instance_map > 0]):
+        here = instance_map == i
+        result[here] = np.bincount(class_map[here]).argmax()
+    return result
+
+
+def _neighbour_instance(codes: Tensor, here: Tensor, class_code: int, allowed: Tensor) -> int:
+    """The instance code of the same class that touches `here` along most pixels; 0 where there is none."""
+    ring = (F.max_pool2d(here[None].float(), 3, stride=1, padding=1)[0] > 0) & ~here
+    touching = codes[1][ring & allowed & (codes[0] == class_code)]
+    return int(touching.bincount().argmax()) if len(touching) else 0
+
+
+def _interpolate(p: Tensor, positions: Tensor, dim: int) -> Tensor:
+    """Values of `p` at fractional `positions` along dimension 1 or 2."""
+    first = positions.long().clamp(max=max(p.shape[dim] - 2, 0))
+    share = (positions - first).view(-1, *[1] * (2 - dim))
+    following = (first + 1).clamp(max=p.shape[dim] - 1)
+    return torch.lerp(p.index_select(dim, first), p.index_select(dim, following), share)

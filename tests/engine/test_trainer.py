@@ -1,0 +1,355 @@
+"""The loop: it learns, repeats itself, stops at nonsense, and applies rate, clipping and accumulation as it says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import count, islice, repeat
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate import Accelerator
+from ema_pytorch import EMA
+from tiny_runs import accelerate_state, equal  # noqa: F401
+from torch import Tensor
+
+from pix2seq_d.data.batch import Batch
+from pix2seq_d.data.loaders import collate
+from pix2seq_d.diffusion.loss import DiffusionLoss
+from pix2seq_d.diffusion.schedule import CosineSchedule
+from pix2seq_d.engine import trainer
+from pix2seq_d.engine.ema import build_ema
+from pix2seq_d.engine.optim import build_optimizer
+from pix2seq_d.engine.runlog import RunLog, read_log
+from pix2seq_d.engine.trainer import LoopSettings, Meter, TrainingLoss, fit, step_generators
+from pix2seq_d.models.pix2seq_d import Pix2SeqD
+
+pytestmark = pytest.mark.usefixtures("accelerate_state")
+Build = Callable[..., Pix2SeqD]
+ROAD, CAR = 1, 14  # class codes
+
+
+def sample(number: int) -> Batch:
+    """A clip of road with one car (code 3) that stands elsewhere in each clip; images 32x64, masks 16x32."""
+    generator = torch.Generator().manual_seed(number)
+    classes = torch.full((1, 3, 16, 32), ROAD)
+    left = 4 + 3 * (number % 6)
+    classes[..., 6:12, left : left + 8] = CAR
+    return Batch(
+        frame=torch.randint(0, 256, (1, 3, 32, 64), dtype=torch.uint8, generator=generator),
+        class_codes=classes,
+        instance_codes=(classes == CAR) * 3,
+        crowd=torch.zeros(1, 16, 32, dtype=torch.bool),
+        present=torch.ones(1, 3, dtype=torch.bool),
+        names=[f"s/{number:06d}"],
+    )
+
+
+def batches(size: int, *, first: int = 0) -> Iterator[Batch]:
+    """Endless batches of samples 0, 1, 2, ..."""
+    for k in count(first):
+        yield collate([sample(k * size + row) for row in range(size)])
+
+
+def training_loss(model: Pix2SeqD, **options: Any) -> TrainingLoss:
+    return TrainingLoss(model, DiffusionLoss(CosineSchedule(), model.codec, target=model.target), **options)
+
+
+class Run:
+    """A run of `fit` on a model; `weights[k]` are those after step k."""
+
+    def __init__(
+        self,
+        model: Pix2SeqD,
+        data: Iterator[Batch],
+        settings: LoopSettings,
+        *,
+        lr: Callable[[int], float] = lambda step: 1e-3,
+        sgd: bool = False,
+        log: RunLog | None = None,
+        start: int = 0,
+        **options: Any,
+    ) -> None:
+        accelerator = Accelerator(cpu=True, gradient_accumulation_steps=settings.accumulation)
+        module = training_loss(model, **options)
+        optimizer: torch.optim.Optimizer = build_optimizer(module, lr=1.0, betas=(0.9, 0.99), weight_decay=0.0)
+        if sgd:
+            optimizer = torch.optim.SGD(module.parameters(), lr=1.0)
+        self.model, self.settings = model, settings
+        self.ema: EMA = build_ema(model, decay=0.9)
+        self.weights = {start: self._copy()}
+        self.validated: list[int] = []
+        wrapped, optimizer = accelerator.prepare(module, optimizer)
+        fit(
+            wrapped,
+            data,
+            optimizer,
+            accelerator=accelerator,
+            ema=self.ema,
+            lr_schedule=lr,
+            settings=settings,
+            log=log,
+            save=self._save,
+            validate=self._validate,
+            start=start,
+        )
+
+    def _save(self, step: int) -> None:
+        self.weights[step] = self._copy()
+
+    def _validate(self, step: int) -> None:
+        self.validated.append(step)
+        self.model.eval()
+
+    def _copy(self) -> dict[str, Tensor]:
+        return {k: v.clone() for k, v in self.model.state_dict().items()}
+
+    def last(self) -> dict[str, Tensor]:
+        return self.weights[max(self.weights)]
+
+
+STEPWISE = LoopSettings(steps=3, batch_size=2, log_every=1, save_every=1)
+
+
+# learning
+
+
+def test_learns_one_clip(tiny_model: Build, tmp_path: Path) -> None:
+    settings = LoopSettings(steps=60, batch_size=2, log_every=1, save_every=0)
+    clip = collate([sample(0), sample(0)])
+    Run(tiny_model(lively=False), repeat(clip), settings, lr=lambda step: 3e-3, log=RunLog(tmp_path))
+    losses = [record["loss"] for record in read_log(tmp_path, "train")]
+    assert len(losses) == 60
+    assert sum(losses[-10:]) / 10 < 0.3 * losses[0]
+
+
+def test_the_same_run_twice(tiny_model: Build) -> None:
+    first, second = (Run(tiny_model(), batches(2), STEPWISE) for _ in range(2))
+    assert equal(first.weights, second.weights)
+    other = Run(tiny_model(), batches(2), replace(STEPWISE, seed=1))
+    assert not equal(first.last(), other.last())
+
+
+def test_a_step_does_not_depend_on_the_steps_before(tiny_model: Build) -> None:
+    """Noise, dropout and data of step 2 are the same for a run that begins there."""
+    straight = Run(tiny_model(dropout=0.2), batches(2), STEPWISE, lr=lambda step: float(step == 2) * 1e-3)
+    torch.rand(7)  # whatever happened to the global stream
+    late = Run(tiny_model(dropout=0.2), batches(2, first=2), STEPWISE, start=2)
+    assert equal(straight.weights[2], late.weights[2])
+    for name, value in straight.last().items():  # Adam's first moments differ, the signs of the gradient do not
+        moved, expected = (w[3][name] - w[2][name] for w in (straight.weights, late.weights))
+        assert moved.abs().max() > 0 or expected.abs().max() < 1e-9, (name, value.shape)
+
+
+@pytest.mark.parametrize("options", [{"num_instance_bits": 0, "past_offsets": (-2, -1)}, {"target": "mse"}])
+def test_other_kinds_of_model_train(tiny_model: Build, options: dict[str, Any], tmp_path: Path) -> None:
+    Run(tiny_model(**options), batches(2), STEPWISE, log=RunLog(tmp_path))
+    assert [record["step"] for record in read_log(tmp_path, "train")] == [1, 2, 3]
+
+
+def test_image_model_trains(tiny_model: Build) -> None:
+    def stills() -> Iterator[Batch]:
+        for b in batches(2):
+            past_free = {k: getattr(b, k)[:, -1:] for k in ("class_codes", "instance_codes", "present")}
+            yield replace(b, **past_free)
+
+    run = Run(tiny_model(past_offsets=()), stills(), STEPWISE)
+    assert not equal(run.weights[0], run.weights[3])
+
+
+# odd batches
+
+
+def test_a_batch_of_void_is_harmless(tiny_model: Build, tmp_path: Path) -> None:
+    void = sample(0)
+    void = replace(void, class_codes=void.class_codes * 0, instance_codes=void.instance_codes * 0)
+    run = Run(tiny_model(), repeat(collate([void, void])), STEPWISE, log=RunLog(tmp_path))
+    assert [record["loss"] for record in read_log(tmp_path, "train")] == [0.0, 0.0, 0.0]
+    assert all(bool(torch.isfinite(w).all()) for w in run.last().values())
+
+
+def test_void_beside_a_labelled_sample(tiny_model: Build) -> None:
+    void = replace(sample(0), class_codes=sample(0).class_codes * 0)
+    output = training_loss(tiny_model())(collate([void, sample(1)]), step_generators(STEPWISE, 0, 0, 2, 0))
+    assert output.per_sample[0] == 0
+    assert output.per_sample[1] > 0
+
+
+def test_crowds_carry_no_instance_loss(tiny_model: Build) -> None:
+    module = training_loss(tiny_model())
+    crowd = sample(0)
+    crowd = replace(crowd, crowd=crowd.class_codes[:, -1] == CAR, instance_codes=crowd.instance_codes * 0)
+    weight = module._pixel_weight(crowd)
+    car = crowd.crowd[0]
+    assert (weight[0, 0][car] > 0).all()
+    assert (weight[0, 1][car] == 0).all()
+    assert (weight[0, 1][~car] > 0).all()
+
+
+@pytest.mark.parametrize("poison", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_stops_the_run(tiny_model: Build, poison: float, tmp_path: Path) -> None:
+    model = tiny_model()
+
+    def poisoned() -> Iterator[Batch]:
+        yield from islice(batches(2), 2)
+        with torch.no_grad():
+            next(p for p in model.encoder.parameters() if p.ndim > 1).fill_(poison)
+        yield from batches(2, first=2)
+
+    with pytest.raises(FloatingPointError, match=r"^step 2: loss is (nan|inf) on s/000004, s/000005$"):
+        Run(model, poisoned(), STEPWISE, log=RunLog(tmp_path))
+    assert [record["step"] for record in read_log(tmp_path, "train")] == [1, 2]
+
+
+# past maps
+
+
+@pytest.mark.parametrize("rate_all", [0.0, 1.0])
+def test_past_dropout(tiny_model: Build, rate_all: float) -> None:
+    module = training_loss(tiny_model(), past_dropout=0.0, past_dropout_all=rate_all)
+    with_past = collate([sample(0), sample(1)])
+    codes = with_past.class_codes.clone()
+    codes[:, :-1] = 5
+    other = replace(with_past, class_codes=codes)
+    losses = [module(b, step_generators(STEPWISE, 0, 0, 2, 0)).per_sample for b in (with_past, other)]
+    assert torch.equal(*losses) == (rate_all == 1.0)
+
+
+# what the loop applies
+
+
+def test_learning_rate_of_each_step(tiny_model: Build, tmp_path: Path) -> None:
+    run = Run(
+        tiny_model(), batches(2), STEPWISE, lr=lambda step: 0.1 * (step == 1), sgd=True, log=RunLog(tmp_path)
+    )
+    assert equal(run.weights[0], run.weights[1])
+    assert not equal(run.weights[1], run.weights[2])
+    assert equal(run.weights[2], run.weights[3])
+    assert [record["lr"] for record in read_log(tmp_path, "train")] == [0.0, 0.1, 0.0]
+
+
+def test_gradient_norm_is_clipped(tiny_model: Build, tmp_path: Path) -> None:
+    def moved(clip_norm: float) -> tuple[float, float]:
+        settings = LoopSettings(steps=1, batch_size=2, log_every=1, save_every=1, clip_norm=clip_norm)
+        run_dir = tmp_path / str(clip_norm)
+        run = Run(tiny_model(), batches(2), settings, lr=lambda step: 1.0, sgd=True, log=RunLog(run_dir))
+        squares = [(run.weights[1][k] - v).square().sum() for k, v in run.weights[0].items()]
+        return float(sum(squares)) ** 0.5, read_log(run_dir, "train")[0]["grad_norm"]
+
+    free, norm = moved(1e6)
+    assert free == pytest.approx(norm, rel=1e-4)
+    clipped, same_norm = moved(norm / 4)
+    assert same_norm == pytest.approx(norm, rel=1e-6)
+    assert clipped == pytest.approx(norm / 4, rel=1e-3)
+
+
+def test_two_micro_steps_of_two_equal_one_of_four(tiny_model: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guaranteed: the same update for the same samples and noise. (The noise of a sample is drawn by micro-step and
+    row, so that two ways of cutting a batch see other noise: here it is dealt out by the sample's place.)"""
+    original = step_generators
+
+    def by_place(settings: LoopSettings, step: int, micro_step: int, batch_size: int, process: int) -> Any:
+        return original(settings, step, 0, 4, process)[micro_step * batch_size :][:batch_size]
+
+    monkeypatch.setattr(trainer, "step_generators", by_place)
+    runs = [
+        Run(tiny_model(), batches(4 // k), replace(STEPWISE, batch_size=4 // k, accumulation=k), sgd=True)
+        for k in (1, 2)
+    ]
+    for name, value in runs[0].last().items():
+        assert torch.allclose(value, runs[1].last()[name], rtol=0, atol=1e-6), name
+    assert not equal(runs[0].weights[0], runs[0].last())
+
+
+def test_accumulation_takes_its_own_batches(tiny_model: Build) -> None:
+    taken = []
+
+    def noted() -> Iterator[Batch]:
+        for b in batches(1):
+            taken.append(b.names[0])
+            yield b
+
+    Run(tiny_model(), noted(), replace(STEPWISE, batch_size=1, accumulation=3))
+    assert taken == [f"s/{k:06d}" for k in range(9)]
+
+
+def test_saves_validates_and_averages_when_due(tiny_model: Build, tmp_path: Path) -> None:
+    settings = LoopSettings(steps=7, batch_size=1, log_every=2, save_every=3, validate_every=2)
+    run = Run(tiny_model(), batches(1), settings, log=RunLog(tmp_path))
+    assert list(run.weights) == [0, 3, 6, 7]
+    assert run.validated == [2, 4, 6, 7]
+    assert [record["step"] for record in read_log(tmp_path, "train")] == [2, 4, 6]
+    assert int(run.ema.step) == 7
+    assert run.model.training
+
+
+def test_zero_means_never(tiny_model: Build, tmp_path: Path) -> None:
+    settings = LoopSettings(steps=2, batch_size=1, log_every=0, save_every=0)
+    run = Run(tiny_model(), batches(1), settings, log=RunLog(tmp_path))
+    assert list(run.weights) == [0]
+    assert run.validated == []
+    assert not read_log_or_nothing(tmp_path)
+
+
+def read_log_or_nothing(run_dir: Path) -> str:
+    path = run_dir / "log.jsonl"
+    return path.read_text() if path.exists() else ""
+
+
+def test_a_finished_run_does_nothing(tiny_model: Build) -> None:
+    run = Run(tiny_model(), iter(()), STEPWISE, start=3)
+    assert list(run.weights) == [3]
+
+
+# generators and settings
+
+
+def test_every_sample_of_a_run_has_noise_of_its_own() -> None:
+    seeds = [
+        g.initial_seed()
+        for step in range(20)
+        for micro_step in range(3)
+        for process in range(3)
+        for g in step_generators(STEPWISE, step, micro_step, 4, process)
+    ]
+    assert len(set(seeds)) == len(seeds) == 20 * 3 * 3 * 4
+
+
+def test_generators_are_a_function_of_seed_and_place() -> None:
+    def seeds(settings: LoopSettings, size: int) -> list[int]:
+        return [g.initial_seed() for g in step_generators(settings, 5, 1, size, 2)]
+
+    assert seeds(STEPWISE, 3) == seeds(replace(STEPWISE, steps=99), 8)[:3]
+    assert not set(seeds(STEPWISE, 3)) & set(seeds(replace(STEPWISE, seed=1), 3))
+
+
+@pytest.mark.parametrize("name", ["steps", "batch_size", "accumulation", "clip_norm"])
+def test_settings_below_their_least(name: str) -> None:
+    with pytest.raises(ValueError, match=f"^{name}: expected"):
+        replace(STEPWISE, **{name: 0})
+
+
+@pytest.mark.parametrize("name", ["seed", "log_every", "save_every", "validate_every"])
+def test_settings_below_zero(name: str) -> None:
+    with pytest.raises(ValueError, match=f"^{name}: expected at least 0, got -1"):
+        replace(STEPWISE, **{name: -1})
+
+
+# the meter
+
+
+def test_meter(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(trainer.time, "perf_counter", lambda: now[0])
+    meter = Meter()
+    for loss in (1.0, 3.0):
+        with meter.waiting():
+            now[0] += 1.0
+        now[0] += 3.0
+        meter.add(loss, 16)
+    assert meter.read() == {"loss": 2.0, "frames_per_s": 4.0, "data_wait": 0.25}
+    now[0] += 2.0
+    meter.add(5.0, 4)
+    assert meter.read() == {"loss": 5.0, "frames_per_s": 2.0, "data_wait": 0.0}
