@@ -7,6 +7,7 @@ python benchmarks/quality.py --checkpoint checkpoints/synthetic-tiny --grid --nu
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import time
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from pix2seq_d.engine.checkpoint import find_model
 from pix2seq_d.engine.evaluate import Evaluator
 from pix2seq_d.engine.validation import summary
 from pix2seq_d.models.pix2seq_d import Pix2SeqD
-from pix2seq_d.video.decode import enlarge
+from pix2seq_d.video.decode import CodeProbabilities, enlarge
 from pix2seq_d.video.tracker import VideoPredictor
 
 STEPS = (1, 2, 5, 10, 20)
@@ -57,6 +58,33 @@ def model_start(predictor: VideoPredictor) -> Callable[[], Callable[[np.ndarray,
         return predict
 
     return start
+
+
+class SignPredictor(VideoPredictor):
+    """Decodes by the sign of the expected bits (then the nearest code that exists), as Google's code does."""
+
+    def _probabilities(self, logits: torch.Tensor, box: Letterbox) -> CodeProbabilities:
+        codec = self.model.codec
+        bits = codec.expected_bits(logits[None]).sign() * codec.scale
+        return super()._probabilities(codec.bit_logits(bits)[0] * 100, box)
+
+
+class NearestPredictor(VideoPredictor):
+    """Enlarges the decided map by nearest neighbours instead of interpolating probabilities."""
+
+    def _probabilities(self, logits: torch.Tensor, box: Letterbox) -> CodeProbabilities:
+        return NearestProbabilities(**vars(super()._probabilities(logits, box)))
+
+
+class NearestProbabilities(CodeProbabilities):
+    """As its base, enlarged by nearest neighbours."""
+
+    def enlarge(self, box: Letterbox) -> CodeProbabilities:
+        planes = tuple(torch.from_numpy(box.inverse_map(p.numpy())) for p in self.planes)
+        return dataclasses.replace(self, planes=planes)
+
+
+PREDICTORS = {"softmax": VideoPredictor, "sign": SignPredictor, "nearest": NearestPredictor}
 
 
 def codec_start(model: Pix2SeqD, *, nearest: bool) -> Callable[[], Callable[[np.ndarray, Maps], Maps]]:
@@ -105,6 +133,8 @@ def main() -> None:
     parser.add_argument("--num_steps", type=int)
     parser.add_argument("--num_steps_next", type=int)
     parser.add_argument("--td_steps", type=float)
+    parser.add_argument("--min_pixels", type=int)
+    parser.add_argument("--decoding", nargs="+", choices=sorted(PREDICTORS), default=["softmax"])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--grid", action="store_true", help="every pair of STEPS and TD_STEPS")
     parser.add_argument("--references", action="store_true", help="codec ceiling and frozen first mask too")
@@ -135,8 +165,17 @@ def main() -> None:
     td_steps = model.td_steps if arguments.td_steps is None else arguments.td_steps
     settings = [(n, n, td) for td in TD_STEPS for n in STEPS] if arguments.grid else [(*steps, td_steps)]
     for first, later, td in settings:
-        predictor = VideoPredictor(model, num_steps=first, num_steps_next=later, td_steps=td, seed=arguments.seed)
-        report(f"{first}, {later} steps, td {td:g}", score(videos, model_start(predictor)))
+        for decoding in arguments.decoding:
+            predictor = PREDICTORS[decoding](
+                model,
+                num_steps=first,
+                num_steps_next=later,
+                td_steps=td,
+                min_pixels=arguments.min_pixels,
+                seed=arguments.seed,
+            )
+            name = f"{first}, {later} steps, td {td:g}" + (f", {decoding}" if decoding != "softmax" else "")
+            report(name, score(videos, model_start(predictor)))
     if arguments.output:
         record = {"arguments": vars(arguments), "results": results}
         arguments.output.write_text(json.dumps(record, indent=2, default=str))

@@ -5,7 +5,7 @@ G code groups (class, instance), n codes of a group, S logit planes, H W size of
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -46,11 +46,11 @@ class CodeProbabilities:
         """Without the codes that win at no pixel."""
         winning = [p.argmax(0).unique() for p in self.planes]
         planes, codes = (tuple(x[w] for x, w in zip(xs, winning)) for xs in (self.planes, self.codes))
-        return CodeProbabilities(planes, codes, self.spec)
+        return replace(self, planes=planes, codes=codes)
 
     def enlarge(self, box: Letterbox) -> CodeProbabilities:
         """From the mask on the canvas to the frame."""
-        return CodeProbabilities(tuple(enlarge(p, box) for p in self.planes), self.codes, self.spec)
+        return replace(self, planes=tuple(enlarge(p, box) for p in self.planes))
 
     def suppress_small(self, min_pixels: float) -> CodeProbabilities:
         """Without segments of fewer than `min_pixels` pixels.
@@ -58,7 +58,7 @@ class CodeProbabilities:
         A small part of a thing joins the instance of its class that it touches most; any other small segment takes its
         next best class.
         """
-        result = CodeProbabilities(tuple(p.clone() for p in self.planes), self.codes, self.spec)
+        result = replace(self, planes=tuple(p.clone() for p in self.planes))
         for _ in range(len(self.codes[0]) + len(self.codes[-1])):  # a pixel can lose every code but its last
             codes, _ = result.choose()
             small = small_segments(codes, min_pixels)

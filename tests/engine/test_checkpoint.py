@@ -1,0 +1,403 @@
+"""Checkpoints: whole or absent, refused by name when foreign, and a resumed run equal to the straight one."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import pickle
+import resource
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import accelerate.checkpointing
+import pytest
+import torch
+from accelerate import Accelerator
+from ema_pytorch import EMA
+from tiny_runs import accelerate_state, equal, files_below  # noqa: F401
+
+from pix2seq_d.engine import checkpoint
+from pix2seq_d.engine.checkpoint import CheckpointError, copy_weights, export, find_model, list_checkpoints
+from pix2seq_d.engine.ema import build_ema
+from pix2seq_d.engine.optim import build_optimizer
+from pix2seq_d.models.pix2seq_d import Pix2SeqD
+
+pytestmark = pytest.mark.usefixtures("accelerate_state")
+Build = Callable[..., Pix2SeqD]
+CONFIG: dict[str, Any] = {"model": {"widths": [8, 16], "num_instance_bits": 3}, "data": {"label_spec": "kitti-step"}}
+
+
+@dataclass
+class State:
+    """What a run saves, without the run."""
+
+    model: Pix2SeqD
+    optimizer: torch.optim.Optimizer
+    ema: EMA
+    accelerator: Accelerator
+
+    def step(self, value: float) -> None:
+        for parameter in self.model.parameters():
+            parameter.grad = torch.full_like(parameter, value)
+        self.optimizer.step()
+        self.ema.update()
+
+    def save(self, run_dir: Path, step: int, *, keep: int = 9, config: Any = None) -> Path:
+        return checkpoint.save(
+            run_dir,
+            step,
+            accelerator=self.accelerator,
+            averaged=self.ema.ema_model,
+            config=CONFIG if config is None else config,
+            keep=keep,
+        )
+
+    def resume(self, run_dir: Path, config: Any = None) -> int:
+        return checkpoint.resume(run_dir, accelerator=self.accelerator, config=CONFIG if config is None else config)
+
+    def values(self) -> dict[str, Any]:
+        parts = {"model": self.model, "optimizer": self.optimizer, "ema": self.ema}
+        return {name: part.state_dict() for name, part in parts.items()}
+
+
+@pytest.fixture
+def new_state(tiny_model: Build) -> Callable[[], State]:
+    def build() -> State:
+        model = tiny_model()
+        accelerator = Accelerator(cpu=True)
+        optimizer = build_optimizer(model, lr=0.01, betas=(0.9, 0.99), weight_decay=0.1)
+        ema = build_ema(model, decay=0.9)
+        model, optimizer = accelerator.prepare(model, optimizer)
+        accelerator.register_for_checkpointing(ema)
+        return State(model, optimizer, ema, accelerator)
+
+    return build
+
+
+@pytest.fixture
+def saved(new_state: Callable[[], State], tmp_path: Path) -> tuple[State, Path]:
+    """A state after two steps, and the run folder with its checkpoints of both."""
+    state = new_state()
+    for step in (1, 2):
+        state.step(0.1 * step)
+        state.save(tmp_path / "run", step)
+    return state, tmp_path / "run"
+
+
+def steps(run_dir: Path) -> list[int]:
+    return [int(folder.name.removeprefix("step-")) for folder in list_checkpoints(run_dir)]
+
+
+# saving and loading
+
+
+def test_everything_comes_back(saved: tuple[State, Path], new_state: Callable[[], State]) -> None:
+    state, run_dir = saved
+    other = new_state()
+    assert not equal(state.values(), other.values())
+    assert other.resume(run_dir) == 2
+    assert equal(state.values(), other.values())
+    for s in (state, other):
+        s.step(0.3)
+    assert equal(state.values(), other.values())
+
+
+def test_files_of_a_checkpoint(saved: tuple[State, Path]) -> None:
+    state, run_dir = saved
+    assert steps(run_dir) == [2, 1]
+    folder = run_dir / "checkpoints" / "step-00000002"
+    manifest = json.loads((folder / "checkpoint.json").read_text())
+    assert manifest["step"] == 2
+    assert manifest["config"] == CONFIG
+    assert set(manifest["files"]) == files_below(folder) - {"checkpoint.json"}
+    averaged = Pix2SeqD.from_pretrained(folder / "model")
+    assert equal(dict(averaged.state_dict()), dict(state.ema.ema_model.state_dict()))
+
+
+def test_no_checkpoint_is_step_zero(new_state: Callable[[], State], tmp_path: Path) -> None:
+    assert new_state().resume(tmp_path) == 0
+
+
+def test_the_newest_are_kept(new_state: Callable[[], State], tmp_path: Path) -> None:
+    state = new_state()
+    for step in (1, 2, 3, 4):
+        state.save(tmp_path, step, keep=2)
+    assert steps(tmp_path) == [4, 3]
+    state.save(tmp_path, 5, keep=0)
+    assert steps(tmp_path) == [5]
+
+
+def test_a_run_that_starts_over_replaces_the_old_one(saved: tuple[State, Path], new_state: Callable[[], State]) -> None:
+    old, run_dir = saved
+    old.save(run_dir, 50)
+    other = new_state()
+    other.step(0.7)
+    other.save(run_dir, 1, keep=2)
+    assert steps(run_dir) == [1]
+    assert other.resume(run_dir) == 1
+
+
+# broken checkpoints
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.bin", "model/config.json", "custom_checkpoint_0.pkl"])
+@pytest.mark.parametrize("damage", [cut, Path.unlink])
+def test_a_broken_newest_one_falls_back(
+    saved: tuple[State, Path], caplog: pytest.LogCaptureFixture, name: str, damage: Callable[[Path], None]
+) -> None:
+    state, run_dir = saved
+    damage(run_dir / "checkpoints" / "step-00000002" / name)
+    with caplog.at_level(logging.WARNING):
+        assert state.resume(run_dir) == 1
+    assert [r.levelname for r in caplog.records if "falling back to the one before" in r.message] == ["WARNING"]
+    assert f"step-00000002/{name}: expected" in caplog.text
+
+
+@pytest.mark.parametrize("manifest", ["", "{", "[]", "{}", '{"step": 2, "files": {}}', '{"files": 3}', "\ud800"])
+def test_a_broken_manifest_falls_back(saved: tuple[State, Path], manifest: str) -> None:
+    state, run_dir = saved
+    path = run_dir / "checkpoints" / "step-00000002" / "checkpoint.json"
+    path.write_bytes(manifest.encode("utf-8", "surrogatepass"))
+    assert state.resume(run_dir) == 1
+
+
+def test_none_is_complete(saved: tuple[State, Path]) -> None:
+    state, run_dir = saved
+    for folder in list_checkpoints(run_dir):
+        (folder / "checkpoint.json").unlink()
+    with pytest.raises(CheckpointError, match="none of its 2 checkpoints is complete"):
+        state.resume(run_dir)
+
+
+def test_a_left_over_partial_folder_is_ignored_and_replaced(saved: tuple[State, Path]) -> None:
+    state, run_dir = saved
+    partial = run_dir / "checkpoints" / "step-00000003.partial"
+    shutil.copytree(run_dir / "checkpoints" / "step-00000002", partial)
+    (partial / "rubbish").write_text("from a run that was killed")
+    assert state.resume(run_dir) == 2
+    folder = state.save(run_dir, 3)
+    assert not partial.exists()
+    assert "rubbish" not in files_below(folder)
+    assert state.resume(run_dir) == 3
+
+
+def test_another_configuration_is_refused_with_its_differences(saved: tuple[State, Path]) -> None:
+    state, run_dir = saved
+    before = state.values()
+    other = {"model": {**CONFIG["model"], "num_instance_bits": 4, "target": "mse"}, "data": {"label_spec": "camvid"}}
+    with pytest.raises(CheckpointError) as caught:
+        state.resume(run_dir, config=other)
+    message = str(caught.value)
+    for difference in ("label_spec kitti-step -> camvid", "num_instance_bits 3 -> 4", "target None -> mse"):
+        assert difference in message
+    assert "widths" not in message
+    assert "\n" not in message
+    assert equal(state.values(), before)
+
+
+def test_tuples_and_lists_are_the_same_configuration(saved: tuple[State, Path]) -> None:
+    state, run_dir = saved
+    assert state.resume(run_dir, config={**CONFIG, "model": {**CONFIG["model"], "widths": (8, 16)}}) == 2
+
+
+# foreign files
+
+
+class Trap:
+    """Loading its pickle makes a folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (str(self.path),)
+
+
+def replace_file(folder: Path, name: str, content: bytes) -> None:
+    """Also in the manifest, as an attacker would."""
+    (folder / name).write_bytes(content)
+    manifest = json.loads((folder / "checkpoint.json").read_text())
+    manifest["files"][name] = len(content)
+    (folder / "checkpoint.json").write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize("name", ["optimizer.bin", "custom_checkpoint_0.pkl", "random_states_0.pkl"])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_malicious_pickle_is_not_run(saved: tuple[State, Path], tmp_path: Path, name: str, zipped: bool) -> None:
+    state, run_dir = saved
+    trap = tmp_path / "sprung"
+    if zipped:
+        torch.save(Trap(trap), tmp_path / "evil")
+    else:
+        (tmp_path / "evil").write_bytes(pickle.dumps(Trap(trap), protocol=2))
+    replace_file(run_dir / "checkpoints" / "step-00000002", name, (tmp_path / "evil").read_bytes())
+    with pytest.raises(CheckpointError, match=f"step-00000002/{name}: expected saved tensors and numbers"):
+        state.resume(run_dir)
+    assert not trap.exists()
+    torch.load(tmp_path / "evil", weights_only=False) if zipped else pickle.loads((tmp_path / "evil").read_bytes())
+    assert trap.exists(), "the trap works when it is stepped on"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("optimizer.bin", b"no pickle at all"),
+        ("optimizer.bin", None),
+        ("model.safetensors", b"no safetensors at all"),
+        ("custom_checkpoint_0.pkl", None),
+    ],
+)
+def test_other_contents_are_refused_in_one_line(
+    saved: tuple[State, Path], tmp_path: Path, name: str, content: bytes | None
+) -> None:
+    state, run_dir = saved
+    if content is None:
+        torch.save({"something": torch.zeros(3)}, tmp_path / "other")
+        content = (tmp_path / "other").read_bytes()
+    replace_file(run_dir / "checkpoints" / "step-00000002", name, content)
+    with pytest.raises(CheckpointError, match="step-00000002") as caught:
+        state.resume(run_dir)
+    assert "\n" not in str(caught.value)
+
+
+# a disk that is full
+
+
+def no_space(*arguments: object, **options: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def check_that_nothing_is_lost(state: State, run_dir: Path) -> None:
+    before = {name: (run_dir / name).read_bytes() for name in files_below(run_dir)}
+    with pytest.raises(CheckpointError, match="step-00000003: could not be written, earlier checkpoints are kept") as e:
+        state.save(run_dir, 3, keep=1)
+    assert "\n" not in str(e.value)
+    assert {name: (run_dir / name).read_bytes() for name in files_below(run_dir)} == before
+    assert sorted(p.name for p in (run_dir / "checkpoints").iterdir()) == ["step-00000001", "step-00000002"]
+
+
+def test_disk_full_while_the_state_is_saved(saved: tuple[State, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accelerate.checkpointing, "save", no_space)
+    check_that_nothing_is_lost(*saved)
+
+
+def test_disk_full_while_the_model_is_saved(saved: tuple[State, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Pix2SeqD, "_save_pretrained", no_space)
+    check_that_nothing_is_lost(*saved)
+
+
+@contextmanager
+def file_size_limit(limit: int) -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("limit", [100_000, 300_000])  # less than the weights; less than the optimizer's state
+def test_a_write_that_the_system_refuses(saved: tuple[State, Path], limit: int) -> None:
+    with file_size_limit(limit):
+        check_that_nothing_is_lost(*saved)
+
+
+def test_saving_a_model_that_the_system_refuses(tiny_model: Build, tmp_path: Path) -> None:
+    with file_size_limit(100_000), pytest.raises(OSError, match=r"model\.safetensors: cannot write the file"):
+        tiny_model().save_pretrained(tmp_path)
+    assert not [name for name in files_below(tmp_path) if "safetensors" in name]
+
+
+def test_a_file_in_place_of_the_run_folder(new_state: Callable[[], State], tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("a file")
+    with pytest.raises(CheckpointError, match="could not be written"):
+        new_state().save(tmp_path / "run", 1)
+    assert (tmp_path / "run").read_text() == "a file"
+
+
+# finding and exporting models
+
+
+def test_find_model(saved: tuple[State, Path], tmp_path: Path) -> None:
+    state, run_dir = saved
+    newest = run_dir / "checkpoints" / "step-00000002"
+    assert find_model(str(newest / "model")) == str(newest / "model")
+    assert find_model(str(newest)) == str(newest / "model")
+    assert find_model(str(run_dir)) == str(newest / "model")
+    exported = export(run_dir)
+    assert exported == run_dir / "model"
+    assert find_model(str(run_dir)) == str(exported)
+    assert find_model("someone/some-model") == "someone/some-model"
+
+
+@pytest.mark.parametrize("kind", ["empty", "other", "config only", "file"])
+def test_find_model_refuses_what_holds_none(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "x"
+    if kind == "file":
+        path.write_text("x")
+    else:
+        path.mkdir()
+    if kind == "other":
+        (path / "pytorch_model.bin").write_bytes(b"x")
+    if kind == "config only":
+        (path / "config.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="expected a saved model .* a checkpoint or a run folder, found none"):
+        find_model(str(path))
+
+
+def test_export_replaces_the_model_before(saved: tuple[State, Path]) -> None:
+    state, run_dir = saved
+    first = (export(run_dir) / "model.safetensors").read_bytes()
+    (run_dir / "model" / "old").write_text("")
+    (run_dir / "model.partial").mkdir()
+    state.step(0.5)
+    state.save(run_dir, 3)
+    assert (export(run_dir) / "model.safetensors").read_bytes() != first
+    assert sorted(p.name for p in run_dir.iterdir()) == ["checkpoints", "model"]
+    assert "old" not in files_below(run_dir / "model")
+
+
+def test_export_without_a_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="expected a run with a checkpoint, found none"):
+        export(tmp_path)
+
+
+# starting from another model
+
+
+def test_copy_weights_of_the_same_model(tiny_model: Build, caplog: pytest.LogCaptureFixture) -> None:
+    source, target = tiny_model(seed=1), tiny_model(seed=2)
+    copy_weights(source, target, name="x")
+    assert equal(dict(source.state_dict()), dict(target.state_dict()))
+    assert not caplog.records
+
+
+def test_copy_weights_lists_what_does_not_fit(tiny_model: Build, caplog: pytest.LogCaptureFixture) -> None:
+    source, target = tiny_model(num_instance_bits=3), tiny_model(seed=2, num_instance_bits=5)
+    own = {k: v.clone() for k, v in target.state_dict().items()}
+    copy_weights(source, target, name="some/run")
+    found, now = source.state_dict(), target.state_dict()
+    differing = {k for k, v in own.items() if found[k].shape != v.shape}
+    assert differing
+    for name, value in now.items():
+        assert torch.equal(value, own[name] if name in differing else found[name]), name
+    (message,) = [r.getMessage() for r in caplog.records]
+    assert message == (f"some/run: {len(differing)} tensors keep their random start: {', '.join(sorted(differing))}")
+
+
+def test_copy_weights_refuses_a_different_model(tiny_model: Build) -> None:
+    target = tiny_model(encoder_dim=32, denoiser_dim=32, denoiser_widths=(16, 24), stage_widths=(16, 24))
+    before = {k: v.clone() for k, v in target.state_dict().items()}
+    with pytest.raises(CheckpointError, match=r"some/run: only \d+% of the weights fit this model configuration"):
+        copy_weights(tiny_model(), target, name="some/run")
+    assert equal(before, dict(target.state_dict()))
