@@ -100,7 +100,8 @@ def codec_start(model: Pix2SeqD, *, nearest: bool) -> Callable[[], Callable[[np.
             ids, index = np.unique(small, return_inverse=True)
             planes = F.one_hot(torch.from_numpy(index.reshape(small.shape)), len(ids)).permute(2, 0, 1).float()
             large = ids[enlarge(planes, box).argmax(0).numpy()]
-        return large >> 32, large & 0xFFFFFFFF
+        class_map, instance_map = large >> 32, large & 0xFFFFFFFF
+        return np.where(class_map == model.label_spec.void_id, 0, class_map), instance_map  # no model predicts void
 
     return lambda: predict
 

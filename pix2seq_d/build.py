@@ -26,11 +26,15 @@ from pix2seq_d.labels import LabelSpec, get_label_spec
 from pix2seq_d.models.pix2seq_d import Pix2SeqD
 
 READERS = {"kitti-step": KittiStep, "camvid": CamVid}
+LABEL_SPECS_OF = {"synthetic": "kitti-step", "kitti-step": "kitti-step", "camvid": "camvid"}  # what their maps hold
 
 
 def build_label_spec(config: RunConfig) -> LabelSpec:
-    """The label spec the run works in."""
-    return get_label_spec(config.data.label_spec)
+    """The label spec the run works in; raises ValueError where the dataset's maps hold other classes."""
+    expected, name = LABEL_SPECS_OF.get(config.data.dataset), config.data.label_spec
+    if expected not in (None, name):
+        raise ValueError(f"data.label_spec: expected {expected} for data.dataset {config.data.dataset}, got {name!r}")
+    return get_label_spec(name)
 
 
 def build_model(config: RunConfig) -> Pix2SeqD:
@@ -149,7 +153,8 @@ def build_loop_settings(config: RunConfig) -> LoopSettings:
 
 def _reader(config: DataConfig) -> Any:
     if config.dataset not in READERS:
-        raise ValueError(f"data.dataset: expected synthetic, {', '.join(READERS)}, got {config.dataset!r}")
+        known = ", ".join(("synthetic", *READERS))
+        raise ValueError(f"data.dataset: {config.dataset} has no reader in this version yet, only {known} have")
     if not Path(config.root).exists():
         raise ValueError(f"data.root: {config.root} does not exist; see the README for how to get {config.dataset}")
     return READERS[config.dataset]

@@ -56,9 +56,9 @@ def print_error(error: BaseException) -> None:
 def run_train(*, program: str, about: str, preset: str, output_dir: str, arguments: list[str] | None = None) -> None:
     """Reads the configuration from the command line and trains."""
     config = parse_run_config(arguments, program=program, description=about, preset=preset, output_dir=output_dir)
-    from pix2seq_d.launch import run_training  # Accelerate is only needed here
+    from pix2seq_d.launch import run_training  # the trainer is only needed here
 
-    logger.info("model with averaged weights: %s", run_training(config) / "model")
+    run_training(config)
 
 
 # inference

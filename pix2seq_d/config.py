@@ -284,12 +284,17 @@ _SYNTHETIC_TINY = RunConfig(
     ),
     validation=ValidationConfig(every=500, num_sequences=4, num_frames=10),
 )
-_KITTI_STEP = RunConfig(
-    model=replace(BASE, norm="frozen_batch"),
+_KITTI_STEP = RunConfig(  # the bits of _CITYSCAPES, so that its weights fit
+    model=replace(BASE, num_instance_bits=8, norm="frozen_batch"),
     data=DataConfig(dataset="kitti-step", scale_max=2.0, brightness=0.2, contrast=0.2, saturation=0.2),
     train=TrainConfig(
         lr=3e-5, ema_decay=0.99, precision="bf16", encoder_weights="timm/resnet50.tv_in1k", save_every=1000
     ),
+)
+_KITTI_STEP_SMALL = replace(
+    _KITTI_STEP,
+    model=replace(SMALL, num_instance_bits=8),
+    train=replace(_KITTI_STEP.train, lr=1e-4, encoder_weights=""),
 )
 _CAMVID = RunConfig(
     model=replace(TINY, image_size=(192, 256), num_class_bits=4, num_instance_bits=0, past_offsets=(), mask_stride=2),
@@ -338,5 +343,6 @@ PRESETS = {
     "synthetic-tiny": _SYNTHETIC_TINY,
     "camvid": _CAMVID,
     "kitti-step": _KITTI_STEP,
+    "kitti-step-small": _KITTI_STEP_SMALL,
     "cityscapes": _CITYSCAPES,
 }

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
+from torch import nn
 
 from pix2seq_d.build import (
     build_clips,
@@ -24,7 +25,7 @@ from pix2seq_d.build import (
     build_training_loss,
     build_videos,
 )
-from pix2seq_d.config import RunConfig
+from pix2seq_d.config import RunConfig, TrainConfig
 from pix2seq_d.data.formats import write_image
 from pix2seq_d.engine import checkpoint
 from pix2seq_d.engine.ema import build_ema
@@ -45,24 +46,20 @@ def run_training(config: RunConfig) -> Path:
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
     settings = build_loop_settings(config)
+    if not settings.save_every:  # the last checkpoint is what the run is for
+        raise ValueError("train.save_every: expected at least 1, got 0")
     check_data(config)
     accelerator = build_accelerator(config)
     set_seed(config.train.seed)
     run_dir, values = Path(config.train.output_dir), dataclasses.asdict(config)
     resuming = config.train.resume and bool(checkpoint.list_checkpoints(run_dir))
     module = build_training_loss(config, build_model(config) if resuming else initial_model(config))
-    model = module.model
-    optimizer = build_optimizer(
-        module,
-        lr=config.train.lr,
-        betas=(config.train.beta1, config.train.beta2),
-        weight_decay=config.train.weight_decay,
-    )
+    model, optimizer = module.model, _build_optimizer(config.train, module)
     ema = build_ema(model, decay=config.train.ema_decay).to(accelerator.device)
     wrapped, optimizer = accelerator.prepare(module, optimizer)
     accelerator.register_for_checkpointing(ema)
     start = checkpoint.resume(run_dir, accelerator=accelerator, config=values) if resuming else 0
-    if start:
+    if start and accelerator.is_main_process:
         logger.info("resumed %s at step %d", run_dir, start)
     loader = accelerator.prepare(
         build_train_loader(config, model, start=start, num_processes=accelerator.num_processes)
@@ -96,7 +93,7 @@ def run_training(config: RunConfig) -> Path:
         start=start,
     )
     if accelerator.is_main_process:
-        checkpoint.export(run_dir)
+        logger.info("model with averaged weights: %s", checkpoint.export(run_dir))
     # the order that lets gloo processes end cleanly
     accelerator.free_memory()
     del module, wrapped, optimizer, loader
@@ -110,12 +107,15 @@ def check_data(config: RunConfig) -> None:
     """Finds out before anything is built or downloaded whether the data of training and validation are there.
 
     Raises:
-        ValueError: they are not, naming what is missing.
+        ValueError: they are not, naming what is missing, or they hold other classes than the label spec.
     """
     data, model = config.data, config.model
+    build_label_spec(config)
     build_clips(data, data.train_split, past_offsets=model.past_offsets, size=model.image_size)
     if config.validation.every:
-        build_videos(config)
+        videos = build_videos(config)
+        sequence_id = videos.sequence_ids[0]
+        videos.read_frame(sequence_id, videos.frame_ids(sequence_id)[0])  # some readers look at nothing before
 
 
 def build_accelerator(config: RunConfig) -> Accelerator:
@@ -148,6 +148,11 @@ def initial_model(config: RunConfig) -> Pix2SeqD:
     elif config.model.norm == "frozen_batch":
         raise ValueError('model.norm: expected "group" for an encoder with random weights, got "frozen_batch"')
     return model
+
+
+def _build_optimizer(train: TrainConfig, module: nn.Module) -> torch.optim.Optimizer:
+    betas = train.beta1, train.beta2
+    return build_optimizer(module, lr=train.lr, betas=betas, weight_decay=train.weight_decay)
 
 
 def _open_log(run_dir: Path, values: dict[str, Any], start: int) -> RunLog:

@@ -40,6 +40,7 @@ ROOMS = {
     "video": (2, "conditioning"),
     "data": (2, "data"),
     "models.pix2seq_d": (3, "model"),
+    "video.decode": (4, "tracker"),
     "video.tracker": (4, "tracker"),
     "pipeline": (5, "pipeline"),
     "predict": (5, "predict"),
@@ -367,6 +368,6 @@ def test_presets_survive_the_disk(preset: str, tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     path.write_text(json.dumps(dataclasses.asdict(config)))
     other = next(name for name in settings.PRESETS if name != preset)
-    named = {"program": "test", "description": "", "output_dir": "elsewhere"}
+    named = {"program": "test", "description": "", "output_dir": ""}
     assert parse_run_config(["--preset", other, "--config", str(path)], preset=other, **named) == config
     assert parse_run_config(["--preset", other], preset=other, **named) != config

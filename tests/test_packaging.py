@@ -130,6 +130,18 @@ def test_extras_and_ranges() -> None:
     assert not {"torchvision", "timm"} & _names(PROJECT["dependencies"])
 
 
+@pytest.mark.parametrize(
+    ("name", "last_without"),
+    [
+        ("jsonargparse", "4.48"),  # ArgumentParser.instantiate is of 4.49
+        ("pillow", "10.3"),  # ImageDraw.circle is of 10.4
+    ],
+)
+def test_floors_have_what_the_code_calls(name: str, last_without: str) -> None:
+    (requirement,) = (r for r in map(Requirement, PROJECT["dependencies"]) if r.name == name)
+    assert last_without not in requirement.specifier
+
+
 @pytest.mark.parametrize("python", PYTHONS)
 def test_pins_satisfy_the_ranges(python: str) -> None:
     assert python in SpecifierSet(PROJECT["requires-python"])

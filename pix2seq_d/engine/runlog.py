@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +21,29 @@ class RunLog:
             partial.replace(self.path)
 
     def write(self, kind: str, step: int, **values: Any) -> None:
-        """Appends one record with its kind ("train", "validation", ...) and step."""
-        with self.path.open("a") as file:
-            file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
+        """Appends one record with its kind ("train", "validation", ...) and step.
+
+        Numbers that are not finite (the gradient norm of a step that fp16 skips) are written as null, which JSON knows.
+
+        Raises:
+            OSError: naming the file, if it cannot be written.
+        """
+        line = json.dumps({"kind": kind, "step": step, **{k: _json_value(v) for k, v in values.items()}})
+        try:
+            with self.path.open("a") as file:
+                file.write(line + "\n")
+        except OSError as error:
+            raise OSError(error.errno, f"cannot write the log: {error.strerror}", str(self.path)) from error
 
 
 def read_log(run_dir: Path, kind: str) -> list[dict[str, Any]]:
     """The records of one kind, oldest first; a half-written last line is left out."""
     lines = (run_dir / "log.jsonl").read_text().splitlines()
     return [record for record in map(_parse, lines) if record.get("kind") == kind]
+
+
+def _json_value(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _parse(line: str) -> dict[str, Any]:

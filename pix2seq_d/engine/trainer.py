@@ -121,7 +121,7 @@ def fit(
         module: prepared TrainingLoss.
         batches: endless batches of this process, the first one being that of micro-step `start * accumulation`.
         optimizer: prepared.
-        accelerator: of all prepared objects, with `gradient_accumulation_steps` 1 or as in `settings`.
+        accelerator: of all prepared objects, with `gradient_accumulation_steps` as in `settings`.
         ema: average of the unwrapped model.
         lr_schedule: step -> learning rate.
         settings: numbers of the loop.
@@ -134,40 +134,38 @@ def fit(
         FloatingPointError: a loss that is not finite, naming the step and the samples.
     """
     module.train()
-    bar = tqdm(
-        total=settings.steps, initial=start, disable=not accelerator.is_main_process, unit="step", dynamic_ncols=True
-    )
-    meter = Meter()
-    for step in range(start, settings.steps):
-        set_lr(optimizer, lr_schedule(step))
-        for micro_step in range(settings.accumulation):
-            with meter.waiting():
-                batch = next(batches).to(accelerator.device)
-            with accelerator.accumulate(module):
-                generators = step_generators(settings, step, micro_step, len(batch), accelerator.process_index)
-                torch.manual_seed(generators[0].initial_seed())  # dropout draws from the global stream
-                output = module(batch, generators)
-                _check_finite(output.loss, step, batch)
-                accelerator.backward(output.loss)
-                if accelerator.sync_gradients:
-                    grad_norm = accelerator.clip_grad_norm_(module.parameters(), settings.clip_norm)
-                optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
-            meter.add(float(output.loss.detach()), len(batch) * accelerator.num_processes)
-        ema.update()
-        done = step + 1
-        bar.update()
-        if log is not None and settings.log_every and done % settings.log_every == 0:
-            record = meter.read() | {"lr": lr_schedule(step), "grad_norm": float(grad_norm)}
-            log.write("train", done, **record)
-            bar.set_postfix(loss=f"{record['loss']:.4f}", frames_per_s=f"{record['frames_per_s']:.1f}")
-        if _due(done, settings.save_every, settings.steps):
-            save(done)
-        if _due(done, settings.validate_every, settings.steps):
-            validate(done)
-            module.train()
-            meter.reset()
-    bar.close()
+    accelerator.step = start * settings.accumulation  # restored, it counts micro-steps of the accumulation of before
+    meter, quiet = Meter(), not accelerator.is_main_process
+    with tqdm(total=settings.steps, initial=start, disable=quiet, unit="step", dynamic_ncols=True) as bar:
+        for step in range(start, settings.steps):
+            set_lr(optimizer, lr_schedule(step))
+            for micro_step in range(settings.accumulation):
+                with meter.waiting():
+                    batch = next(batches).to(accelerator.device)
+                with accelerator.accumulate(module):
+                    generators = step_generators(settings, step, micro_step, len(batch), accelerator.process_index)
+                    torch.manual_seed(generators[0].initial_seed())  # dropout draws from the global stream
+                    output = module(batch, generators)
+                    _check_finite(output.loss, step, batch)
+                    accelerator.backward(output.loss)
+                    if accelerator.sync_gradients:
+                        grad_norm = accelerator.clip_grad_norm_(module.parameters(), settings.clip_norm)
+                    optimizer.step()
+                    optimizer.zero_grad(set_to_none=True)
+                meter.add(float(output.loss.detach()), len(batch) * accelerator.num_processes)
+            ema.update()
+            done = step + 1
+            bar.update()
+            if log is not None and settings.log_every and done % settings.log_every == 0:
+                record = meter.read() | {"lr": lr_schedule(step), "grad_norm": float(grad_norm)}
+                log.write("train", done, **record)
+                bar.set_postfix(loss=f"{record['loss']:.4f}", frames_per_s=f"{record['frames_per_s']:.1f}")
+            if _due(done, settings.save_every, settings.steps):
+                save(done)
+            if _due(done, settings.validate_every, settings.steps):
+                validate(done)
+                module.train()
+                meter.reset()
 
 
 class Meter:

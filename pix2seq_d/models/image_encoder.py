@@ -97,8 +97,8 @@ class ResNet(nn.Module):
         stem_width: channels of the 7x7 stem.
         widths: channels per stage before the block's expansion.
         depths: blocks per stage.
-        strides: stride of each stage after the stem and its max pooling (stage 1 counts from image / 4); a stage with
-            stride 1 after the first is dilated, as in DeepLab.
+        strides: stride of each stage after the stem and its max pooling (stage 1 counts from image / 4); a stage of
+            bottleneck blocks with stride 1 after the first is dilated, as in DeepLab.
         norm: "group" (from scratch) or "frozen_batch" (pretrained).
     """
 

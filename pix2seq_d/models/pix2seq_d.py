@@ -224,7 +224,7 @@ class Pix2SeqD(nn.Module, ModelHubMixin, library_name="pix2seq_d", license="apac
         arguments = read_config(files[CONFIG_NAME])
         try:
             model = cls(**arguments)
-        except (TypeError, ValueError, RuntimeError) as error:
+        except (TypeError, ValueError, RuntimeError, LookupError) as error:
             raise ValueError(f"{files[CONFIG_NAME]}: {error}") from None
         load_weights(model, files[WEIGHTS_NAME])
         return model.eval()

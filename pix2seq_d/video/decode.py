@@ -1,4 +1,4 @@
-"""Code probabilities -> panoptic codes: the codes that exist, small segments, enlargement to the frame, majority class.
+"""Code probabilities -> panoptic codes: the codes that exist, small segments, enlargement to the frame.
 
 G code groups (class, instance), n codes of a group, S logit planes, H W size of a map (mask or frame).
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -104,15 +103,6 @@ def small_segments(codes: Tensor, min_pixels: float) -> list[tuple[Tensor, tuple
     small = ((area > 0) & (area < min_pixels)).nonzero().flatten()
     segments = [keys == k for k in small]
     return [(here, tuple(codes[:, here][:, 0].tolist())) for here in segments]
-
-
-def majority_class(class_map: np.ndarray, instance_map: np.ndarray) -> np.ndarray:
-    """Gives all pixels of an instance (id > 0) the class that most of them have."""
-    result = class_map.copy()
-    for i in np.unique(instance_map[instance_map > 0]):
-        here = instance_map == i
-        result[here] = np.bincount(class_map[here]).argmax()
-    return result
 
 
 def _neighbour_instance(codes: Tensor, here: Tensor, class_code: int, allowed: Tensor) -> int:

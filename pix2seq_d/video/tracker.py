@@ -18,7 +18,7 @@ from pix2seq_d.data.transforms import Letterbox
 from pix2seq_d.diffusion.samplers import SAMPLERS, Callback
 from pix2seq_d.diffusion.schedule import SCHEDULES
 from pix2seq_d.models.pix2seq_d import Pix2SeqD
-from pix2seq_d.video.decode import CodeProbabilities, code_probabilities, majority_class
+from pix2seq_d.video.decode import CodeProbabilities, code_probabilities
 
 
 @dataclass
@@ -157,7 +157,6 @@ class VideoPredictor:
         instance_codes = codes[1] if len(codes) > 1 else torch.zeros_like(codes[0])
         chosen = self.model.label_spec.from_codes(codes[0], instance_codes)
         class_map, instance_map = (m.cpu().numpy() for m in chosen)
-        class_map = majority_class(class_map, instance_map)
         return PanopticMap(
             class_map.astype(np.uint8), self.tracks.update(class_map, instance_map), confidence.cpu().numpy()
         )
@@ -165,6 +164,8 @@ class VideoPredictor:
 
 class TrackIds:
     """Instance codes -> track ids: a code keeps its id while its class stays and it was seen in the last frames.
+
+    A code that pixels of two classes hold is two objects: the model has few codes and may use one twice.
 
     Args:
         memory: frames after which an unseen code is forgotten; its next use is a new object.
@@ -179,9 +180,9 @@ class TrackIds:
     def update(self, class_map: np.ndarray, code_map: np.ndarray) -> np.ndarray:
         """(H, W) classes and instance codes (0 = none) -> (H, W) int32 track ids."""
         track_map = np.zeros(code_map.shape, np.int32)
-        for code in np.unique(code_map[code_map > 0]):
-            here = code_map == code
-            key = (int(class_map[here][0]), int(code))
+        objects = np.unique(np.stack([class_map[code_map > 0], code_map[code_map > 0]]), axis=1).T
+        for key in map(tuple, objects.tolist()):
+            here = (class_map == key[0]) & (code_map == key[1])
             if self.now - self.last_seen.get(key, -self.memory - 1) > self.memory:
                 self.num_tracks += 1
                 self.track_of[key] = self.num_tracks

@@ -244,8 +244,11 @@ def test_gradient_norm_is_clipped(tiny_model: Build, tmp_path: Path) -> None:
 
 
 def test_two_micro_steps_of_two_equal_one_of_four(tiny_model: Build, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Guaranteed: the same update for the same samples and noise. (The noise of a sample is drawn by micro-step and
-    row, so that two ways of cutting a batch see other noise: here it is dealt out by the sample's place.)"""
+    """Guaranteed: the same update for the same samples and noise.
+
+    The noise of a sample is drawn by micro-step and row, so that two ways of cutting a batch see other noise; here it
+    is dealt out by the sample's place.
+    """
     original = step_generators
 
     def by_place(settings: LoopSettings, step: int, micro_step: int, batch_size: int, process: int) -> Any:

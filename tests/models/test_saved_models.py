@@ -125,6 +125,8 @@ def test_broken_json_is_named(folder: Path, text: bytes, reason: str) -> None:
         {"target": "eps"},
         {"block": "wide"},
         {"image_size": 32},
+        {"image_size": []},
+        {"denoiser_widths": []},
         {"num_class_bits": "five"},
         {"label_spec": {"name": "toy"}},
         {"label_spec": "kitti-step"},

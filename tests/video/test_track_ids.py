@@ -1,4 +1,4 @@
-"""Instance codes -> track ids and classes of instances, drawn as pixels in a row."""
+"""Instance codes -> track ids, drawn as pixels in a row."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pix2seq_d.video.tracker import TrackIds, majority_class
+from pix2seq_d.video.tracker import TrackIds
 
 ROAD, PERSON, CAR = 0, 11, 13
 
@@ -49,12 +49,6 @@ def test_tracks_are_never_given_twice() -> None:
     assert ids == list(range(1, 31))
 
 
-# majority
-
-
-def test_majority_class_by_hand() -> None:
-    """Instance 1: car, car, person -> car; instance 2: person; pixels without an instance keep their class."""
-    classes, instances = np.array([[CAR, CAR, PERSON, PERSON, ROAD]]), np.array([[1, 1, 1, 2, 0]])
-    before = classes.copy()
-    assert majority_class(classes, instances).tolist() == [[CAR, CAR, CAR, PERSON, ROAD]]
-    assert np.array_equal(classes, before)
+def test_a_code_of_two_classes_is_two_objects() -> None:
+    """A person and a car that share a code stay apart, and each keeps its id."""
+    assert track(["c1 c1 p1 .", ". c1 p1 p1"], memory=2) == ["2210", "0211"]

@@ -1,0 +1,161 @@
+"""How commands end: exit codes, one line for every expected error, and the command `save`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch.utils.data import DataLoader, Dataset
+
+from pix2seq_d import __main__ as entry
+from pix2seq_d.commands import print_error, run_command
+from pix2seq_d.data.formats import DataError, read_image
+from pix2seq_d.engine.checkpoint import CheckpointError
+from pix2seq_d.models.pix2seq_d import Pix2SeqD
+from pix2seq_d.pipeline import Pix2SeqDPipeline
+
+Capture = pytest.CaptureFixture[str]
+Build = Callable[..., Pix2SeqD]
+
+
+def failing(error: BaseException) -> Callable[[], None]:
+    def command() -> None:
+        raise error
+
+    return command
+
+
+def test_success_is_zero(capsys: Capture) -> None:
+    seen = []
+    assert run_command(lambda *a, **k: seen.append((a, k)), 1, two=2) == 0
+    assert seen == [((1,), {"two": 2})]
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("frame: too small"),
+        DataError("x.png: broken"),
+        CheckpointError("run: no checkpoint"),
+        FloatingPointError("step 3: loss is nan"),
+        OSError(28, "No space left on device", "out/x.png"),
+        TypeError("frame: expected an array"),
+        ImportError("MP4 needs PyAV: pip install av"),
+    ],
+)
+def test_expected_errors_are_one_line(error: Exception, capsys: Capture) -> None:
+    assert run_command(failing(error)) == 1
+    assert capsys.readouterr().err == f"error: {error}\n"
+
+
+def test_line_breaks_go(capsys: Capture) -> None:
+    assert run_command(failing(ValueError("first\n\nsecond\n"))) == 1
+    assert capsys.readouterr().err == "error: first second\n"
+
+
+def test_an_error_without_words(capsys: Capture) -> None:
+    assert run_command(failing(ValueError())) == 1
+    assert capsys.readouterr().err == "error: ValueError\n"
+
+
+def test_ctrl_c(capsys: Capture) -> None:
+    assert run_command(failing(KeyboardInterrupt())) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_mistakes_in_the_program_are_not_hidden() -> None:
+    with pytest.raises(ZeroDivisionError):
+        run_command(failing(ZeroDivisionError()))
+
+
+class Broken(Dataset[np.ndarray]):
+    """Its only item is a file that is no image."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return read_image(self.path)
+
+
+def test_an_error_in_a_loader_process_is_its_own_last_line(tmp_path: Path, capsys: Capture) -> None:
+    path = tmp_path / "frame.png"
+    path.write_text("no image")
+    with pytest.raises(DataError) as direct:
+        read_image(path)
+    with pytest.raises(DataError) as caught:
+        next(iter(DataLoader(Broken(path), num_workers=1)))
+    assert str(caught.value).startswith("Caught DataError in DataLoader worker")
+    print_error(caught.value)
+    assert capsys.readouterr().err == f"error: {direct.value}\n"
+
+
+# python -m pix2seq_d
+
+
+def test_an_unknown_command(capsys: Capture) -> None:
+    with pytest.raises(SystemExit) as end:
+        entry.main(["segment"])
+    assert end.value.code == 2
+    assert "invalid choice: 'segment'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["train", "pretrain", "infer", "evaluate", "save"])
+def test_every_command_has_help(command: str, capsys: Capture) -> None:
+    with pytest.raises(SystemExit) as end:
+        entry.main([command, "--help"])
+    assert end.value.code == 0
+    assert capsys.readouterr().out.startswith(f"usage: pix2seq_d {command} ")
+
+
+def test_training_errors_are_one_line(capsys: Capture) -> None:
+    assert entry.main(["train", "--data.root", "nowhere"]) == 1
+    assert capsys.readouterr().err.startswith("error: data.root: nowhere does not exist")
+    assert entry.main(["pretrain", "--train.nope", "1"]) == 1
+    assert capsys.readouterr().err == "error: unrecognized arguments: --train.nope 1\n"
+
+
+# save
+
+
+@pytest.fixture
+def saved(tiny_model: Build, tmp_path: Path) -> Path:
+    tiny_model().save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def save(*arguments: object) -> int:
+    return entry.main(["save", *map(str, arguments)])
+
+
+@pytest.mark.parametrize(("option", "dtype"), [([], torch.float16), (["--dtype", "float32"], torch.float32)])
+def test_save_writes_the_weights_in_the_precision_asked_for(
+    saved: Path, tmp_path: Path, option: list[str], dtype: torch.dtype
+) -> None:
+    assert save("--checkpoint", saved, "--output", tmp_path / "shared", *option) == 0
+    weights, before = (load_file(folder / "model.safetensors") for folder in (tmp_path / "shared", saved))
+    assert {w.dtype for w in weights.values() if w.is_floating_point()} == {dtype}
+    assert all(torch.equal(weights[k], before[k].to(weights[k].dtype)) for k in before)
+    frame = np.zeros((32, 64, 3), np.uint8)
+    assert Pix2SeqDPipeline.from_pretrained(tmp_path / "shared", device="cpu")([frame])[0].class_map.shape == (32, 64)
+
+
+def test_save_changes_defaults_of_inference(saved: Path, tmp_path: Path) -> None:
+    assert save("--checkpoint", saved, "--output", tmp_path / "shared", "--num_steps", 7, "--min_pixels", 11) == 0
+    model = Pix2SeqD.from_pretrained(tmp_path / "shared")
+    assert (model.num_steps, model.num_steps_next, model.min_pixels) == (7, 2, 11)
+
+
+@pytest.mark.parametrize("option", ["--num_steps", "--num_steps_next", "--td_steps", "--min_pixels"])
+def test_save_refuses_defaults_that_cannot_be_used(saved: Path, tmp_path: Path, option: str, capsys: Capture) -> None:
+    assert save("--checkpoint", saved, "--output", tmp_path / "shared", option, "-1") == 1
+    assert capsys.readouterr().err.startswith(f"error: {option[2:]}: expected at least")
+    assert not (tmp_path / "shared").exists()
