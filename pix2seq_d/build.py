@@ -154,7 +154,7 @@ def build_loop_settings(config: RunConfig) -> LoopSettings:
 def _reader(config: DataConfig) -> Any:
     if config.dataset not in READERS:
         known = ", ".join(("synthetic", *READERS))
-        raise ValueError(f"data.dataset: {config.dataset} has no reader in this version yet, only {known} have")
+        raise ValueError(f"data.dataset: expected {known} (others have no reader yet), got {config.dataset!r}")
     if not Path(config.root).exists():
         raise ValueError(f"data.root: {config.root} does not exist; see the README for how to get {config.dataset}")
     return READERS[config.dataset]
