@@ -192,6 +192,7 @@ class Pix2SeqD(nn.Module, ModelHubMixin, library_name="pix2seq_d", license="apac
         except SafetensorError as error:
             partial.unlink(missing_ok=True)
             raise OSError(f"{save_directory / WEIGHTS_NAME}: cannot write the file: {error}") from None
+        partial.chmod(save_directory.stat().st_mode & 0o666)  # safetensors makes it private, whatever the umask
         os.replace(partial, save_directory / WEIGHTS_NAME)
 
     @classmethod

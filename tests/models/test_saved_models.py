@@ -87,6 +87,12 @@ def test_saving_again_replaces(tiny_model: Build, folder: Path) -> None:
     assert torch.equal(predict(loaded), predict(other))
 
 
+def test_weights_can_be_read_by_whoever_can_read_the_folder(tiny_model: Build, tmp_path: Path) -> None:
+    (tmp_path / "shared").mkdir(mode=0o755)
+    tiny_model().save_pretrained(tmp_path / "shared")
+    assert (tmp_path / "shared" / "model.safetensors").stat().st_mode & 0o777 == 0o644
+
+
 def test_half_precision_weights_load_as_float32(tiny_model: Build, folder: Path) -> None:
     state = load_file(folder / "model.safetensors")
     save_file({k: v.half() for k, v in state.items()}, folder / "model.safetensors")
