@@ -65,8 +65,9 @@ class CodeProbabilities:
                 break
             small_pixels = torch.stack([here for here, _ in small]).any(0)
             for here, segment in small:
-                neighbour = _neighbour_instance(codes, here, segment[0], ~small_pixels) if segment[-1] else 0
-                if len(segment) > 1 and neighbour:
+                of_instance = len(segment) > 1 and segment[1] > 0
+                neighbour = _neighbour_instance(codes, here, segment[0], ~small_pixels) if of_instance else 0
+                if neighbour:
                     result.planes[1][:, here] = (self.codes[1] == neighbour).to(self.planes[1].dtype)[:, None]
                 else:
                     result.planes[0][:, here] *= (self.codes[0] != segment[0])[:, None]

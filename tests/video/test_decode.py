@@ -80,3 +80,13 @@ def test_enlarge_is_exact_at_the_sampled_pixels() -> None:
     box = Letterbox((2, 8), (2, 8))
     values = torch.tensor([[[0.0, 1.0, 4.0, 8.0]]])
     assert enlarge(values, box)[0, 1].tolist() == [0.0, 0.0, 0.5, 1.0, 2.5, 4.0, 6.0, 8.0]
+
+
+def test_small_segments_of_classes_alone_take_their_next_best_class() -> None:
+    """A model without instances: the car in the sky becomes road, and the road is large."""
+    classes = torch.tensor([[SKY, SKY, CAR, SKY], [ROAD, ROAD, ROAD, ROAD]])
+    logits = torch.zeros(32, 2, 4)
+    logits[ROAD] = 5.0
+    logits.scatter_(0, classes[None], 10.0)
+    codes, _ = code_probabilities(logits, BitCodec((5,)), SPEC).suppress_small(2).choose()
+    assert codes.tolist() == [[[SKY, SKY, ROAD, SKY], [ROAD] * 4]]
