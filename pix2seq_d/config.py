@@ -251,7 +251,6 @@ SMALL = replace(
 TINY = replace(
     BASE,
     image_size=(96, 320),
-    num_instance_bits=4,
     block="basic",
     stem_width=24,
     stage_widths=(48, 96, 128),
@@ -262,9 +261,9 @@ TINY = replace(
     encoder_heads=4,
     pyramid_dim=64,
     cond_channels=32,
-    denoiser_widths=(32, 64, 128),
-    denoiser_dim=128,
-    denoiser_layers=2,
+    denoiser_widths=(32, 64, 96, 160),
+    denoiser_dim=160,
+    denoiser_layers=4,
     denoiser_heads=4,
 )
 MODEL_SIZES = {"tiny": TINY, "small": SMALL, "base": BASE}
@@ -272,17 +271,17 @@ MODEL_SIZES = {"tiny": TINY, "small": SMALL, "base": BASE}
 _SYNTHETIC_TINY = RunConfig(
     model=TINY,
     sampling=SamplingConfig(num_steps=10, num_steps_next=5),
-    data=DataConfig(num_workers=1),
-    loss=LossConfig(past_dropout=0.3, past_dropout_all=0.25),
+    data=DataConfig(num_workers=1, num_sequences=4000),
+    loss=LossConfig(past_dropout=0.3, past_dropout_all=0.4),
     train=TrainConfig(
-        steps=2000,
-        batch_size=16,
+        steps=8000,
+        batch_size=8,
         lr=1e-3,
         warmup_steps=100,
         lr_decay="cosine",
         save_every=100,
     ),
-    validation=ValidationConfig(every=500, num_sequences=4, num_frames=10),
+    validation=ValidationConfig(every=1000, num_sequences=4, num_frames=10),
 )
 _KITTI_STEP = RunConfig(  # the bits of _CITYSCAPES, so that its weights fit
     model=replace(BASE, num_instance_bits=8, norm="frozen_batch"),

@@ -44,7 +44,7 @@ def test_sizes_of_the_models() -> None:
         model = on_meta(RunConfig(model=size))
         millions[name] = sum(p.numel() for p in model.parameters()) / 1e6
     assert 85 < millions["base"] < 105, "the paper's has about 94 million"
-    assert millions["tiny"] < 5 < millions["small"] < 30
+    assert millions["tiny"] < 6 < millions["small"] < 30, "12 MB in float16 hold 6 million"
 
 
 def test_model_settings_reach_the_model(tmp_path: Path) -> None:

@@ -131,6 +131,21 @@ def test_number_of_things_in_a_frame(difficulty: str) -> None:
     assert {"easy": 1, "default": 2, "hard": 7}[difficulty] < np.mean(counts) < 14
 
 
+def test_slivers_are_void(monkeypatch: pytest.MonkeyPatch) -> None:
+    def maps() -> list[tuple[np.ndarray, np.ndarray]]:
+        return [SyntheticSequence(i).maps(t) for i, t in product(range(12), (0, 11, 22))]
+
+    cleaned = maps()
+    monkeypatch.setattr("pix2seq_d.data.synthetic.MIN_INSTANCE_SHARE", 0.0)
+    num_slivers = 0
+    for (class_map, instance_map), (drawn_class, drawn_instance) in zip(cleaned, maps(), strict=True):
+        sliver = np.isin(drawn_instance, [i for i in ids(drawn_instance) if (drawn_instance == i).sum() < 12])
+        np.testing.assert_array_equal(class_map, np.where(sliver, VOID, drawn_class))
+        np.testing.assert_array_equal(instance_map, np.where(sliver, 0, drawn_instance))
+        num_slivers += sliver.any()
+    assert num_slivers > 3
+
+
 def test_a_cap_drops_whole_far_objects(monkeypatch: pytest.MonkeyPatch) -> None:
     sequence = SyntheticSequence(4, difficulty="hard")
     world, time = sequence._world, 2.0
