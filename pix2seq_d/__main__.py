@@ -1,13 +1,15 @@
-"""`python -m pix2seq_d COMMAND`: train, pretrain, infer and evaluate without the repository's scripts."""
+"""`python -m pix2seq_d COMMAND`: download, train, pretrain, infer and evaluate without the repository's scripts."""
 
 import argparse
 import sys
 
 from pix2seq_d.commands import (
+    add_download_arguments,
     add_evaluation_arguments,
     add_inference_arguments,
     add_save_arguments,
     run_command,
+    run_download,
     run_evaluation,
     run_inference,
     run_save,
@@ -30,6 +32,9 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name in TRAINING:
         commands.add_parser(name, help=f"{name} a model (all settings: pix2seq_d {name} --help)")
+    download = commands.add_parser("download", help="fetch a dataset from the Hub")
+    add_download_arguments(download)
+    download.set_defaults(run=run_download)
     infer = commands.add_parser("infer", help="predict a folder of frames")
     add_inference_arguments(infer)
     infer.set_defaults(run=run_inference)

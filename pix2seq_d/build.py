@@ -10,8 +10,10 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 from pix2seq_d.config import DataConfig, RunConfig
+from pix2seq_d.data.archive import unpack_found_zips
 from pix2seq_d.data.batch import Batch
 from pix2seq_d.data.camvid import CamVid
+from pix2seq_d.data.download import DOWNLOADS, ZIPS_OF, fetch_dataset
 from pix2seq_d.data.folder import VideoDataset
 from pix2seq_d.data.kitti_step import KittiStep
 from pix2seq_d.data.loaders import ClipDataset, build_loader
@@ -60,6 +62,19 @@ def build_training_loss(config: RunConfig, model: Pix2SeqD) -> TrainingLoss:
         past_dropout=config.loss.past_dropout,
         past_dropout_all=config.loss.past_dropout_all,
     )
+
+
+def prepare_data(config: DataConfig) -> None:
+    """Fetches a dataset of the Hub whose folder is missing, unpacks archives that the user has put beside the data.
+
+    Every process of a run may call it: one works, the others wait until it is done.
+
+    Raises:
+        DataError, OSError: as `fetch_dataset` and `unpack_found_zips`.
+    """
+    if config.download and config.dataset in DOWNLOADS:
+        fetch_dataset(config.dataset, config.root)
+    unpack_found_zips(config.root, ZIPS_OF.get(config.dataset, {}))
 
 
 def build_clips(config: DataConfig, split: str, *, past_offsets: Sequence[int], size: tuple[int, int]) -> ClipDataset:

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from pix2seq_d.cli import parse_run_config
+from pix2seq_d.data.download import DOWNLOADS, fetch_dataset
 from pix2seq_d.engine.checkpoint import CheckpointError, find_model
 from pix2seq_d.engine.evaluate import evaluate_folders, format_table, write_json
 from pix2seq_d.labels import LABEL_SPECS
@@ -29,7 +30,8 @@ def run_command(command: Callable[..., None], *arguments: object, **named: objec
     """Runs a command; an expected error becomes one line on stderr and exit code 1, Ctrl-C exit code 130."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("accelerate").setLevel(logging.WARNING)
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    for transport in ("httpx", "httpx2"):
+        logging.getLogger(transport).setLevel(logging.WARNING)
     try:
         command(*arguments, **named)
     except EXPECTED_ERRORS as error:
@@ -59,6 +61,24 @@ def run_train(*, program: str, about: str, preset: str, output_dir: str, argumen
     from pix2seq_d.launch import run_training  # the trainer is only needed here
 
     run_training(config)
+
+
+# data
+
+
+def add_download_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `python -m pix2seq_d download`."""
+    known = ", ".join(f"{name} ({source.terms}) to DIR/{source.folder}" for name, source in DOWNLOADS.items())
+    parser.add_argument("dataset", choices=tuple(DOWNLOADS), metavar="DATASET", help=known)
+    text = "folder that gets the dataset's own folder (default: data)"
+    parser.add_argument("--root", type=Path, default=Path("data"), metavar="DIR", help=text)
+
+
+def run_download(arguments: argparse.Namespace) -> None:
+    """Puts a dataset of the Hub where the presets look for it."""
+    folder = arguments.root / DOWNLOADS[arguments.dataset].folder
+    fetched = fetch_dataset(arguments.dataset, folder)
+    logger.info("%s: %s %s", arguments.dataset, "now in" if fetched else "already in", folder)
 
 
 # inference

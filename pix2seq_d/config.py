@@ -93,6 +93,7 @@ class DataConfig:
     Attributes:
         dataset: "synthetic", "kitti-step", "camvid" or "cityscapes".
         root: folder of the dataset (unused for "synthetic").
+        download: fetch the dataset from the Hub where root is missing or empty ("kitti-step" only).
         label_spec: name of the label spec.
         train_split: split to train on.
         val_split: split to validate on.
@@ -111,6 +112,7 @@ class DataConfig:
 
     dataset: Literal["synthetic", "kitti-step", "camvid", "cityscapes"] = "synthetic"
     root: str = "data/kitti_step"
+    download: bool = True
     label_spec: Literal["kitti-step", "cityscapes-step", "cityscapes", "camvid"] = "kitti-step"
     train_split: str = "train"
     val_split: str = "val"

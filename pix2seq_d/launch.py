@@ -24,6 +24,7 @@ from pix2seq_d.build import (
     build_train_loader,
     build_training_loss,
     build_videos,
+    prepare_data,
 )
 from pix2seq_d.config import RunConfig, TrainConfig
 from pix2seq_d.data.formats import write_image
@@ -104,13 +105,17 @@ def run_training(config: RunConfig) -> Path:
 
 
 def check_data(config: RunConfig) -> None:
-    """Finds out before anything is built or downloaded whether the data of training and validation are there.
+    """Finds out before anything is built whether the data of training and validation are there; fetches what it can.
+
+    Before the processes of a run are connected: none of them then waits so long for another that the run ends.
 
     Raises:
         ValueError: they are not, naming what is missing, or they hold other classes than the label spec.
+        OSError: they could not be fetched.
     """
     data, model = config.data, config.model
     build_label_spec(config)
+    prepare_data(data)
     build_clips(data, data.train_split, past_offsets=model.past_offsets, size=model.image_size)
     if config.validation.every:
         videos = build_videos(config)

@@ -78,7 +78,7 @@ def _find_layout(root: Path, split: str) -> tuple[Path, Pairs]:
     raise DataError(
         f"{root}: expected KITTI-STEP as images/{split}/0002/000000.png with panoptic_maps/{split}/..., or as "
         f"video_sequence/{split}/000002_000000{_IMAGE}.png with ...{_LABEL}.png, found neither; "
-        "get it with: hf download LXT/VideoK-Net kitti_step.zip"
+        "get it with: python -m pix2seq_d download kitti-step"
     )
 
 

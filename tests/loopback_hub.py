@@ -6,9 +6,13 @@ import base64
 import hashlib
 import json
 import re
+import socket
+import struct
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import huggingface_hub.constants
@@ -18,13 +22,41 @@ import pytest
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
+@dataclass
+class Fault:
+    """What goes wrong with the next `times` requests of one method: an answer, or a body that is cut or wrong."""
+
+    method: str = "GET"
+    status: int = 0
+    code: str = ""  # X-Error-Code
+    cut_at: int = 0
+    reset: bool = False  # the cut is a reset (RST) instead of an end (FIN)
+    corrupt: bool = False
+    times: int = 1
+
+
 class LoopbackHub:
-    """Files of repositories: `files[repo, path]`; `cut` breaks every connection in the middle of a body."""
+    """Files of repositories: `files[repo, path]`; `cut` breaks every connection in the middle of a body.
+
+    With `large` files are those of the Hub's large-file storage: their ETag is a SHA-256 and they are elsewhere.
+    """
 
     def __init__(self) -> None:
+        self.url = ""
         self.files: dict[tuple[str, str], bytes] = {}
         self.requests: list[tuple[str, str]] = []
+        self.ranges: list[str] = []
+        self.faults: list[Fault] = []
         self.cut = False
+        self.large = False
+
+    def fault(self, method: str, *, body: bool) -> Fault | None:
+        """The fault that this request meets; `body` tells whether it would send a file's bytes."""
+        for fault in self.faults:
+            if fault.times > 0 and fault.method == method and (body or fault.status):
+                fault.times -= 1
+                return fault
+        return None
 
 
 @contextmanager
@@ -35,7 +67,7 @@ def running_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub]:
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
-    url = f"http://127.0.0.1:{server.server_address[1]}"
+    url = hub.url = f"http://127.0.0.1:{server.server_address[1]}"
     for name, value in (
         ("ENDPOINT", url),
         ("HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}"),
@@ -62,17 +94,24 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path = self.path.split("?")[0]
         self.hub.requests.append((self.command, path))
-        match = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
+        match = re.fullmatch(r"/([^/]+/[^/]+)/(resolve|cdn)/([^/]+)/(.+)", path)
         if match is None:
             return self._error("EntryNotFound")
-        repo, revision, name = match.groups()
+        repo, place, revision, name = match.groups()
+        moved = self.hub.large and place == "resolve"
+        fault = self.hub.fault(self.command, body=self.command == "GET" and not moved)
+        if fault is not None and fault.status:
+            return self._error(fault.code, fault.status)
         if not any(r == repo for r, _ in self.hub.files):
             return self._error("RepoNotFound")
         if revision not in ("main", COMMIT):
             return self._error("RevisionNotFound")
         if (repo, name) not in self.hub.files:
             return self._error("EntryNotFound")
-        self._content(self.hub.files[repo, name])
+        data = self.hub.files[repo, name]
+        if moved:
+            return self._redirect(data, f"/{repo}/cdn/{COMMIT}/{name}")
+        self._content(data, fault)
 
     do_HEAD = do_GET
 
@@ -111,10 +150,34 @@ class _Handler(BaseHTTPRequestHandler):
         self.rfile.readline()
         return body
 
-    def _content(self, data: bytes) -> None:
-        cut = self.hub.cut and self.command == "GET"
+    def _redirect(self, data: bytes, path: str) -> None:
+        """To another host name, as the Hub does with large files."""
+        digest = hashlib.sha256(data).hexdigest()
+        headers = {"X-Repo-Commit": COMMIT, "X-Linked-Size": str(len(data)), "X-Linked-ETag": f'"{digest}"'}
+        place = self.hub.url.replace("127.0.0.1", "localhost") + path
+        self._send(302, b"", {**headers, "ETag": f'"{digest}"', "Location": place, "Content-Length": "0"})
+
+    def _content(self, data: bytes, fault: Fault | None) -> None:
         headers = {"X-Repo-Commit": COMMIT, "ETag": f'"{hashlib.sha256(data).hexdigest()}"', "Accept-Ranges": "none"}
-        self._send(200, data[: len(data) // 2] if cut else data, {**headers, "Content-Length": str(len(data))})
+        body, status = data, 200
+        if fault is not None and fault.corrupt:
+            body = bytes([data[0] ^ 255]) + data[1:]
+        if self.command == "GET" and not self.hub.cut and (wanted := self.headers.get("Range")):
+            self.hub.ranges.append(wanted)
+            start = int(wanted.removeprefix("bytes=").removesuffix("-"))
+            body, status = body[start:], 206
+            headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
+        length = {"Content-Length": str(len(body))}
+        if self.command == "GET" and self.hub.cut:
+            body = body[: len(data) // 2]
+        elif fault is not None and fault.cut_at:
+            body = body[: fault.cut_at]
+        self._send(status, body, {**headers, **length})
+        if fault is not None and fault.reset:
+            self.wfile.flush()
+            time.sleep(0.05)  # what was sent arrives before the reset does
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.connection.close()
 
     def _json(self, value: object, status: int = 200, headers: dict[str, str] | None = None) -> None:
         data = json.dumps(value).encode()
@@ -122,8 +185,9 @@ class _Handler(BaseHTTPRequestHandler):
             status, data, {"Content-Type": "application/json", "Content-Length": str(len(data)), **(headers or {})}
         )
 
-    def _error(self, code: str) -> None:
-        self._json({"error": code}, 404, {"X-Error-Code": code, "X-Error-Message": code, "X-Repo-Commit": COMMIT})
+    def _error(self, code: str, status: int = 404) -> None:
+        headers = {"X-Error-Code": code, "X-Error-Message": code} if code else {}
+        self._json({"error": code}, status, {**headers, "X-Repo-Commit": COMMIT})
 
     def _send(self, status: int, data: bytes, headers: dict[str, str]) -> None:
         self.send_response(status)
