@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from tiny_runs import tiny_config
+from zips import make_zip
 
 from pix2seq_d import build
 from pix2seq_d.config import MODEL_SIZES, PRESETS, DataConfig, RunConfig
@@ -80,6 +81,45 @@ def test_missing_data_is_named(dataset: Any, videos: bool, tmp_path: Path) -> No
     clips = partial(build.build_clips, config.data, "train", past_offsets=(), size=(32, 64))
     with pytest.raises(ValueError, match=rf"^data.root: \S+nowhere does not exist.*{dataset}"):
         _ = build.build_videos(config) if videos else clips()
+
+
+@pytest.mark.parametrize(("dataset", "download"), [("kitti-step", False), ("camvid", True), ("synthetic", True)])
+def test_what_is_not_fetched(dataset: Any, download: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "fetch_dataset", lambda *arguments: pytest.fail("asked the Hub"))
+    build.prepare_data(DataConfig(dataset=dataset, root=str(tmp_path / "data" / "x"), download=download))
+    assert not list(tmp_path.iterdir())
+
+
+def test_kitti_step_is_fetched_to_its_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(build, "fetch_dataset", lambda *arguments: asked.append(arguments))
+    build.prepare_data(DataConfig(dataset="kitti-step", root="data/mine"))
+    assert asked == [("kitti-step", "data/mine")]
+
+
+@pytest.mark.parametrize("dataset", ["cityscapes", "cityscapes-step"])
+@pytest.mark.parametrize("download", [False, True])
+def test_zips_of_cityscapes_are_unpacked(dataset: Any, download: bool, tmp_path: Path) -> None:
+    for name, inside in (
+        ("leftImg8bit_trainvaltest.zip", "leftImg8bit/train/aachen/a.png"),
+        ("gtFine_trainvaltest.zip", "gtFine/train/aachen/a.png"),
+        ("gtFinePanopticParts_trainval.zip", "gtFinePanopticParts/train/aachen/a.tif"),
+        ("leftImg8bit_trainextra.zip", "leftImg8bit/train_extra/augsburg/a.png"),
+        ("gtCoarse.zip", "gtCoarse/train/aachen/a.png"),
+        ("leftImg8bit_sequence_trainvaltest.zip", "leftImg8bit_sequence/train/aachen/a.png"),
+    ):
+        (tmp_path / name).write_bytes(make_zip([(inside, b"1"), ("README", b"2"), ("license.txt", b"3")]))
+    root = tmp_path / "cityscapes"
+    build.prepare_data(DataConfig(dataset=dataset, root=str(root), download=download))
+    found = {p.relative_to(root).as_posix() for p in root.rglob("a.*")}
+    assert found == {
+        "leftImg8bit/train/aachen/a.png",
+        "gtFine/train/aachen/a.png",
+        "gtFinePanopticParts/train/aachen/a.tif",
+        "leftImg8bit/train_extra/augsburg/a.png",
+        "gtCoarse/train/aachen/a.png",
+        "leftImg8bit_sequence/train/aachen/a.png",
+    }
 
 
 def test_an_unknown_dataset() -> None:

@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import huggingface_hub.constants
 import numpy as np
 import pytest
 import torch
+from loopback_hub import running_hub
 from safetensors.torch import load_file
 from torch.utils.data import DataLoader, Dataset
+from zips import make_zip
 
 from pix2seq_d import __main__ as entry
 from pix2seq_d.commands import print_error, run_command
+from pix2seq_d.config import PRESETS
+from pix2seq_d.data.download import DOWNLOADS
 from pix2seq_d.data.formats import DataError, read_image
 from pix2seq_d.engine.checkpoint import CheckpointError
 from pix2seq_d.models.pix2seq_d import Pix2SeqD
@@ -108,7 +113,7 @@ def test_an_unknown_command(capsys: Capture) -> None:
     assert "invalid choice: 'segment'" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["train", "pretrain", "infer", "evaluate", "save"])
+@pytest.mark.parametrize("command", ["download", "train", "pretrain", "infer", "evaluate", "save"])
 def test_every_command_has_help(command: str, capsys: Capture) -> None:
     with pytest.raises(SystemExit) as end:
         entry.main([command, "--help"])
@@ -117,10 +122,34 @@ def test_every_command_has_help(command: str, capsys: Capture) -> None:
 
 
 def test_training_errors_are_one_line(capsys: Capture) -> None:
-    assert entry.main(["train", "--data.root", "nowhere"]) == 1
+    assert entry.main(["train", "--data.root", "nowhere", "--data.download", "false"]) == 1
     assert capsys.readouterr().err.startswith("error: data.root: nowhere does not exist")
     assert entry.main(["pretrain", "--train.nope", "1"]) == 1
     assert capsys.readouterr().err == "error: unrecognized arguments: --train.nope 1\n"
+
+
+# download
+
+
+def test_download_then_already_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Capture) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    arguments = ["download", "kitti-step", "--root", str(tmp_path / "data")]
+    folder = tmp_path / "data" / "kitti_step"
+    with running_hub(monkeypatch) as hub:
+        assert entry.main(arguments) == 1
+        line = capsys.readouterr().err.splitlines()[-1]
+        assert line.startswith("error: kitti-step: could not fetch kitti_step.zip of the Hub's LXT/VideoK-Net (")
+        hub.files["LXT/VideoK-Net", "kitti_step.zip"] = make_zip([("video_sequence/val/000002_000000_x.png", b"1")])
+        assert entry.main(arguments) == 0
+    assert (folder / "video_sequence" / "val").is_dir()
+    assert entry.main(arguments) == 0, "the hub is gone, the data is there"
+
+
+def test_download_says_where_to(capsys: Capture) -> None:
+    with pytest.raises(SystemExit):
+        entry.main(["download", "--help"])
+    assert "kitti-step (CC BY-NC-SA 3.0) to DIR/kitti_step" in " ".join(capsys.readouterr().out.split())
+    assert PRESETS["kitti-step"].data.root == f"data/{DOWNLOADS['kitti-step'].folder}"
 
 
 # save

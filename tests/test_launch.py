@@ -130,7 +130,7 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ("--data.dataset kitti-step --data.root nowhere", "data.root: nowhere does not exist"),
+        ("--data.dataset kitti-step --data.root nowhere --data.download false", "data.root: nowhere does not exist"),
         ("--data.train_split nosplit", "expected split to be one of"),
         ("--data.val_split nosplit --validation.every 5", "expected split to be one of"),
         ("--validation.every 5 --validation.num_frames 0", "num_frames >= 1"),

@@ -9,10 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub.constants
 import numpy as np
 import pytest
 import torch
+from loopback_hub import running_hub
 from tiny_runs import TINY_OPTIONS, accelerate_state  # noqa: F401
+from zips import kitti_step_zip
 
 from pix2seq_d import commands
 from pix2seq_d.data.formats import read_kitti_step, write_image, write_kitti_step
@@ -100,9 +103,26 @@ def test_training_without_data(
     call: Call, script: str, preset: str, capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert call(script, "--preset", preset) == 1
+    assert call(script, "--preset", preset, "--data.download", "false") == 1
     assert error(capsys).startswith("data.root: data/kitti_step does not exist")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures("accelerate_state")
+def test_training_fetches_its_data(
+    call: Call, capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    options = [*TINY_OPTIONS, "--data.dataset", "kitti-step", "--train.steps", 1, "--train.output_dir", "run"]
+    with running_hub(monkeypatch) as hub:
+        assert call("train.py", *options) == 1
+        assert "or its content into data/kitti_step" in error(capsys)
+        assert not Path("run").exists()
+        hub.files["LXT/VideoK-Net", "kitti_step.zip"] = kitti_step_zip()
+        assert call("train.py", *options, "--validation.every", 1, "--validation.num_frames", 1) == 0
+    assert Path("data/kitti_step/kitti_out/video_sequence/train").is_dir()
+    assert Path("run/model/model.safetensors").is_file()
 
 
 def test_the_defaults_of_the_training_scripts(call: Call, capsys: Capture) -> None:

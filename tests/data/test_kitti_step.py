@@ -120,7 +120,9 @@ def test_missing_root_says_what_was_looked_for(tmp_path: Path, folder: str) -> N
     (tmp_path / "empty").mkdir()
     (tmp_path / "no_frames" / "video_sequence" / "train").mkdir(parents=True)
     root = tmp_path / folder
-    with pytest.raises(DataError, match=r"images/train.*video_sequence/train.*hf download LXT/VideoK-Net") as error:
+    with pytest.raises(
+        DataError, match=r"images/train.*video_sequence/train.*python -m pix2seq_d download kitti-step"
+    ) as error:
         KittiStep(root, "train")
     assert str(root) in str(error.value)
     assert "\n" not in str(error.value)
