@@ -1,7 +1,7 @@
 """Broken files for decoders: `corrupt` makes one from a good file, DECODERS lists what must survive them.
 
-A new decoder is one line of DECODERS: how a good file is written, and how it is read. `Decoder.write` gets an empty folder
-and returns the file that is to be broken; files beside it stay whole.
+A new decoder is one line of DECODERS: how a good file is written, and how it is read. `Decoder.write` gets an empty
+folder and returns the file that is to be broken; files beside it stay whole.
 """
 
 from __future__ import annotations
