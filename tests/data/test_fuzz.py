@@ -29,6 +29,7 @@ def fuzz(decoder: Decoder, folder: Path, *, count: int, seed: int) -> Counter[st
     data, refused = path.read_bytes(), Counter()
     check_result(decoder.read(path))
     for number, (kind, broken) in enumerate(corrupt(data, count, seed)):
+        path.unlink()  # some file systems wait for the disk where a file is written over
         path.write_bytes(broken)
         try:
             check_result(decoder.read(path))
