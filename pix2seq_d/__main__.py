@@ -1,13 +1,15 @@
-"""`python -m pix2seq_d COMMAND`: download, train, pretrain, infer and evaluate without the repository's scripts."""
+"""`python -m pix2seq_d COMMAND`: download, check, train, infer, evaluate, save, without the repository's scripts."""
 
 import argparse
 import sys
 
 from pix2seq_d.commands import (
+    add_check_arguments,
     add_download_arguments,
     add_evaluation_arguments,
     add_inference_arguments,
     add_save_arguments,
+    run_check,
     run_command,
     run_download,
     run_evaluation,
@@ -41,6 +43,9 @@ def main(arguments: list[str] | None = None) -> int:
     evaluation = commands.add_parser("evaluate", help="score a folder of maps")
     add_evaluation_arguments(evaluation)
     evaluation.set_defaults(run=run_evaluation)
+    check = commands.add_parser("check", help="read every frame of a dataset and say what it holds")
+    add_check_arguments(check)
+    check.set_defaults(run=run_check)
     save = commands.add_parser("save", help="write a model for sharing")
     add_save_arguments(save)
     save.set_defaults(run=run_save)

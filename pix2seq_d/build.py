@@ -16,6 +16,8 @@ from pix2seq_d.data.camvid import CamVid
 from pix2seq_d.data.download import DOWNLOADS, ZIPS_OF, fetch_dataset
 from pix2seq_d.data.folder import VideoDataset
 from pix2seq_d.data.kitti_step import KittiStep
+from pix2seq_d.data.labelled_folder import LabelledFolder
+from pix2seq_d.data.labels_json import LABELS_NAME, read_labels_json
 from pix2seq_d.data.loaders import ClipDataset, build_loader
 from pix2seq_d.data.synthetic import SyntheticClips
 from pix2seq_d.data.synthetic_videos import SyntheticVideos
@@ -27,12 +29,19 @@ from pix2seq_d.engine.trainer import LoopSettings, TrainingLoss
 from pix2seq_d.labels import LabelSpec, get_label_spec
 from pix2seq_d.models.pix2seq_d import Pix2SeqD
 
-READERS = {"kitti-step": KittiStep, "camvid": CamVid}
+READERS = {"kitti-step": KittiStep, "camvid": CamVid, "folder": LabelledFolder}
 LABEL_SPECS_OF = {"synthetic": "kitti-step", "kitti-step": "kitti-step", "camvid": "camvid"}  # what their maps hold
 
 
 def build_label_spec(config: RunConfig) -> LabelSpec:
-    """The label spec the run works in; raises ValueError where the dataset's maps hold other classes."""
+    """The label spec the run works in: that of data.label_spec or, for the dataset "folder", of its labels.json.
+
+    Raises:
+        ValueError: the dataset's maps hold other classes, or labels.json is missing or broken.
+    """
+    if config.data.dataset == "folder":
+        _check_root(config.data)
+        return read_labels_json(Path(config.data.root) / LABELS_NAME)
     expected, name = LABEL_SPECS_OF.get(config.data.dataset), config.data.label_spec
     if expected not in (None, name):
         raise ValueError(f"data.label_spec: expected {expected} for data.dataset {config.data.dataset}, got {name!r}")
@@ -42,7 +51,13 @@ def build_label_spec(config: RunConfig) -> LabelSpec:
 def build_model(config: RunConfig) -> Pix2SeqD:
     """The model with random weights."""
     arguments = {**dataclasses.asdict(config.model), **dataclasses.asdict(config.sampling)}
-    return Pix2SeqD(label_spec=build_label_spec(config), **arguments)
+    spec = build_label_spec(config)
+    if config.model.num_class_bits < spec.num_class_bits:
+        raise ValueError(
+            f"model.num_class_bits: expected at least {spec.num_class_bits} for void and the {spec.num_classes} "
+            f"classes of label spec {spec.name}, got {config.model.num_class_bits}"
+        )
+    return Pix2SeqD(label_spec=spec, **arguments)
 
 
 def build_training_loss(config: RunConfig, model: Pix2SeqD) -> TrainingLoss:
@@ -170,6 +185,10 @@ def _reader(config: DataConfig) -> Any:
     if config.dataset not in READERS:
         known = ", ".join(("synthetic", *READERS))
         raise ValueError(f"data.dataset: expected {known} (others have no reader yet), got {config.dataset!r}")
+    _check_root(config)
+    return READERS[config.dataset]
+
+
+def _check_root(config: DataConfig) -> None:
     if not Path(config.root).exists():
         raise ValueError(f"data.root: {config.root} does not exist; see the README for how to get {config.dataset}")
-    return READERS[config.dataset]

@@ -13,7 +13,10 @@ from pathlib import Path
 import torch
 
 from pix2seq_d.cli import parse_run_config
+from pix2seq_d.data.check import check_videos, format_report
 from pix2seq_d.data.download import DOWNLOADS, fetch_dataset
+from pix2seq_d.data.formats import DataError
+from pix2seq_d.data.labels_json import read_labels_json
 from pix2seq_d.engine.checkpoint import CheckpointError, find_model
 from pix2seq_d.engine.evaluate import evaluate_folders, format_table, write_json
 from pix2seq_d.labels import LABEL_SPECS
@@ -159,7 +162,8 @@ def add_evaluation_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--predictions", type=Path, required=True, metavar="DIR", help="predicted maps {sequence}/{frame}.png")
     add("--ground_truth", type=Path, required=True, metavar="DIR", help="ground truth in the same layout")
-    add("--label_spec", choices=tuple(LABEL_SPECS), default="kitti-step", help="classes (default: kitti-step)")
+    names = ", ".join(LABEL_SPECS)
+    add("--label_spec", default="kitti-step", metavar="NAME", help=f"{names}, or a labels.json (default: kitti-step)")
     add("--output", type=Path, metavar="FILE", help="write all numbers as JSON")
     add("--windows", type=int, nargs="+", default=[1, 2, 3, 4], metavar="K", help="VPQ windows (default: 1 2 3 4)")
     add("--per_class", action="store_true", help="add the table of classes")
@@ -167,13 +171,57 @@ def add_evaluation_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_evaluation(arguments: argparse.Namespace) -> None:
     """Scores a folder as the arguments say."""
+    name = arguments.label_spec
+    own = name not in LABEL_SPECS and Path(name).suffix == ".json"
+    if not own and name not in LABEL_SPECS:
+        raise ValueError(f"--label_spec: expected one of {', '.join(LABEL_SPECS)}, or a labels.json, got {name!r}")
     result = evaluate_folders(
-        arguments.predictions, arguments.ground_truth, LABEL_SPECS[arguments.label_spec], windows=arguments.windows
+        arguments.predictions,
+        arguments.ground_truth,
+        read_labels_json(name) if own else LABEL_SPECS[name],
+        windows=arguments.windows,
+        own_maps=own,
     )
     sys.stdout.write(format_table(result, per_class=arguments.per_class) + "\n")
     if arguments.output:
         write_json(arguments.output, result)
         logger.info("all numbers: %s", arguments.output)
+
+
+# looking at a dataset
+
+
+def add_check_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `python -m pix2seq_d check`."""
+    add = parser.add_argument
+    add("--root", required=True, metavar="DIR", help="folder of the dataset, with labels.json")
+    add("--dataset", default="folder", metavar="NAME", help="layout, as data.dataset of a run (default: folder)")
+    add("--split", nargs="+", default=["train", "val"], metavar="NAME", help="splits to read (default: train val)")
+
+
+def run_check(arguments: argparse.Namespace) -> None:
+    """Reads every frame of a dataset and prints what it holds and what is wrong.
+
+    Raises:
+        DataError: the layout is another one, or some of the frames cannot be used.
+    """
+    from pix2seq_d.build import READERS  # every reader, and what the trainer needs
+
+    if arguments.dataset not in READERS:
+        raise ValueError(f"--dataset: expected one of {', '.join(READERS)}, got {arguments.dataset!r}")
+    faults = 0
+    for split in arguments.split:
+        report = check_videos(READERS[arguments.dataset](arguments.root, split))
+        sys.stdout.write(f"{split}\n{format_report(report)}\n")
+        sys.stdout.write(
+            f"needs --model.num_class_bits {report.spec.num_class_bits} and "
+            f"--model.num_instance_bits {report.num_instance_bits}, or more\n\n"
+        )
+        faults += len(report.problems)
+    if faults:
+        raise DataError(
+            f"{arguments.root}: expected frames that can be used, found {faults} that cannot (listed above)"
+        )
 
 
 # sharing a model

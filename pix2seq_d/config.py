@@ -91,10 +91,10 @@ class DataConfig:
     """Where clips come from and how they are varied.
 
     Attributes:
-        dataset: "synthetic", "kitti-step", "camvid" or "cityscapes".
+        dataset: "synthetic", "kitti-step", "camvid", "cityscapes" or "folder" (your own: docs/own_dataset.md).
         root: folder of the dataset (unused for "synthetic").
         download: fetch the dataset from the Hub where root is missing or empty ("kitti-step" only).
-        label_spec: name of the label spec.
+        label_spec: name of the label spec (unused for "folder", whose labels.json is the label spec).
         train_split: split to train on.
         val_split: split to validate on.
         scale_min: smallest random enlargement of a clip.
@@ -110,7 +110,7 @@ class DataConfig:
         seed: of the synthetic data.
     """
 
-    dataset: Literal["synthetic", "kitti-step", "camvid", "cityscapes"] = "synthetic"
+    dataset: Literal["synthetic", "kitti-step", "camvid", "cityscapes", "folder"] = "synthetic"
     root: str = "data/kitti_step"
     download: bool = True
     label_spec: Literal["kitti-step", "cityscapes-step", "cityscapes", "camvid"] = "kitti-step"

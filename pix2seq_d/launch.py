@@ -55,6 +55,8 @@ def run_training(config: RunConfig) -> Path:
     run_dir, values = Path(config.train.output_dir), dataclasses.asdict(config)
     resuming = config.train.resume and bool(checkpoint.list_checkpoints(run_dir))
     module = build_training_loss(config, build_model(config) if resuming else initial_model(config))
+    if resuming:
+        checkpoint.check_same_classes(run_dir, module.model.label_spec)
     model, optimizer = module.model, _build_optimizer(config.train, module)
     ema = build_ema(model, decay=config.train.ema_decay).to(accelerator.device)
     wrapped, optimizer = accelerator.prepare(module, optimizer)

@@ -69,6 +69,11 @@ def instance_table() -> np.ndarray:
     return table
 
 
+def class_colours(count: int) -> tuple[tuple[int, int, int], ...]:
+    """Colours for up to PERIOD - 1 classes that have none of their own; a longer list begins with the shorter one."""
+    return tuple((int(red), int(green), int(blue)) for red, green, blue in instance_table()[1 : count + 1])
+
+
 @lru_cache(maxsize=8)
 def panoptic_table(spec: LabelSpec) -> np.ndarray:
     """(num_classes + 1, PERIOD, 3) uint8 by class code and id: shades of a thing's colour, one colour for stuff."""

@@ -10,6 +10,7 @@ from pix2seq_d.palette import (
     CROWD_COLOUR,
     PERIOD,
     STUFF_COLOUR,
+    class_colours,
     colour_classes,
     colour_instances,
     colour_panoptic,
@@ -140,3 +141,13 @@ def test_class_errors() -> None:
         colour_classes(row(19), SPEC)
     with pytest.raises(TypeError, match="class_map"):
         colour_classes(row(1).astype(np.float32), SPEC)
+
+
+def test_made_up_class_colours() -> None:
+    """As far apart as those of Cityscapes for its 19 classes, and a new class changes none of them."""
+    colours = class_colours(19)
+    lab = rgb_to_oklab(np.array([(0, 0, 0), *colours]))
+    apart = np.linalg.norm(lab[:, None] - lab, axis=-1)[np.triu_indices(20, 1)]
+    assert apart.min() > 0.1
+    assert class_colours(40)[:19] == colours
+    assert len(set(class_colours(255))) == 255

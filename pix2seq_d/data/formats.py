@@ -10,6 +10,7 @@ import os
 import struct
 import uuid
 import warnings
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +21,8 @@ from pix2seq_d.labels import LabelSpec
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 MAX_PIXELS = 1 << 26  # 67 million, twice an 8K frame: a larger header is a mistake or an attack
+MAX_SIDE = 1 << 16  # JPEG's own limit; one row or column of millions costs far more memory than its pixels
+MAX_PNG_BYTES = 1 << 29  # of a label map: twice what MAX_PIXELS need without compression
 
 _PILLOW_FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -66,6 +69,8 @@ def load_image(path: str | os.PathLike[str]) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(path, formats=_PILLOW_FORMATS) as image:
+                if max(image.size) > MAX_SIDE:
+                    raise DataError(f"{path}: expected sides of at most {MAX_SIDE}, got {image.width}x{image.height}")
                 if image.width * image.height > MAX_PIXELS:
                     raise DataError(f"{path}: expected at most {MAX_PIXELS} pixels, got {image.width}x{image.height}")
                 image.load()
@@ -174,13 +179,34 @@ def read_png(path: str | os.PathLike[str], *, kinds: tuple[str, ...], bits: tupl
         bits: accepted bit depths.
 
     Raises:
-        DataError: not such a PNG, missing or broken.
+        DataError: not such a PNG, missing or broken, a wrong checksum included.
     """
     header = png_header(path)
     if header is None or header.kind not in kinds or header.bits not in bits:
         expected = f"{' or '.join(map(str, bits))}-bit {' or '.join(kinds)} PNG"
         raise DataError(f"{path}: expected an {expected}, got {header or 'no PNG'}")
+    _check_chunks(path)
     return np.array(load_image(path))
+
+
+def _check_chunks(path: str | os.PathLike[str]) -> None:
+    """Raises DataError unless a PNG has one header, in front, and every chunk up to its end is whole.
+
+    Pillow skips the checksums of the pixels: a flipped bit would give other labels and no error.
+    """
+    if (size := os.stat(path).st_size) > MAX_PNG_BYTES:
+        raise DataError(f"{path}: expected at most {MAX_PNG_BYTES} bytes, got {size}")
+    data = memoryview(Path(path).read_bytes())
+    place, kind = len(_PNG_SIGNATURE), b""
+    while kind != b"IEND":
+        kind, end = bytes(data[place + 4 : place + 8]), place + 12 + int.from_bytes(data[place : place + 4], "big")
+        if end > len(data):
+            raise DataError(f"{path}: expected a readable image, got one that is not (cut off)")
+        if (kind == b"IHDR") != (place == len(_PNG_SIGNATURE)):
+            raise DataError(f"{path}: expected one PNG header, in front, got another order of chunks")
+        if zlib.crc32(data[place + 4 : end - 4]) != int.from_bytes(data[end - 4 : end], "big"):
+            raise DataError(f"{path}: expected a readable image, got one that is not (wrong checksum of {kind!r})")
+        place = end
 
 
 def read_kitti_step(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:

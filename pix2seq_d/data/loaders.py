@@ -55,7 +55,10 @@ def assign_codes(
     present = [np.unique(frame[frame != 0]) for frame in instance_map]
     most = max(map(len, present), default=0)
     if most > num_codes:
-        raise ValueError(f"clip {name}: expected at most {num_codes} instances in a frame (num_codes), got {most}")
+        raise ValueError(
+            f"clip {name}: expected at most {num_codes} instances in a frame (num_codes), got {most}; "
+            f"{most.bit_length()} instance bits hold them (--model.num_instance_bits)"
+        )
     codes = np.arange(1, num_codes + 1) if generator is None else generator.permutation(num_codes) + 1
     ids = np.unique(np.concatenate(present))
     order = np.arange(len(ids)) if len(ids) <= num_codes else _shared_order([p.tolist() for p in present], num_codes)

@@ -19,6 +19,7 @@ from accelerate import Accelerator
 from accelerate.utils import load
 from safetensors import SafetensorError
 
+from pix2seq_d.labels import LabelSpec
 from pix2seq_d.models.pix2seq_d import CONFIG_NAME, WEIGHTS_NAME, Pix2SeqD
 
 logger = logging.getLogger(__name__)
@@ -102,6 +103,21 @@ def resume(run_dir: Path, *, accelerator: Accelerator, config: Mapping[str, Any]
     if folders:
         raise CheckpointError(f"{run_dir}: none of its {len(folders)} checkpoints is complete")
     return 0
+
+
+def check_same_classes(run_dir: Path, spec: LabelSpec) -> None:
+    """Raises CheckpointError if the newest checkpoint's codes mean other classes: labels.json of a run can change."""
+    for folder in list_checkpoints(run_dir)[:1]:
+        path = folder / "model" / CONFIG_NAME
+        try:
+            saved = LabelSpec.from_dict(json.loads(path.read_text())["label_spec"])
+        except (OSError, ValueError, LookupError, TypeError):
+            return  # `resume` says what is wrong with the checkpoint
+        if (saved.class_names, saved.thing_ids) != (spec.class_names, spec.thing_ids):
+            raise CheckpointError(
+                f"{path}: expected the classes and things of label spec {spec.name}, got others; "
+                "choose another train.output_dir, or set train.resume false to start over"
+            )
 
 
 def list_checkpoints(run_dir: Path) -> list[Path]:

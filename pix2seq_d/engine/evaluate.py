@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from pix2seq_d.data.folder import frame_number, list_sequences, natural_key
 from pix2seq_d.data.formats import png_header, read_kitti_step, read_label_map, write_bytes
+from pix2seq_d.data.labelled_folder import read_own_map
 from pix2seq_d.labels import LabelSpec
 from pix2seq_d.metrics import MeanIoU, PanopticQuality, SegmentationTrackingQuality, VideoPanopticQuality
 from pix2seq_d.metrics.counts import ClassLayout, IntegerMap, SegmentationMetric, SequenceId, joint_counts
@@ -104,6 +105,7 @@ def evaluate_folders(
     spec: LabelSpec,
     *,
     windows: Sequence[int] = (1, 2, 3, 4),
+    own_maps: bool = False,
 ) -> dict[str, Any]:
     """Evaluates a folder of predicted maps.
 
@@ -115,6 +117,8 @@ def evaluate_folders(
         ground_truth: that folder, for KITTI-STEP `panoptic_maps/{split}`.
         spec: the classes on both sides.
         windows: window sizes of VPQ.
+        own_maps: the ground truth are maps of the dataset "folder" (`read_own_map`): they hold the spec's dataset ids,
+            and may be greyscale or palette PNGs.
 
     Returns:
         What `Evaluator.compute` returns.
@@ -124,7 +128,8 @@ def evaluate_folders(
     """
     evaluator = Evaluator(spec, windows=windows)
     for sequence_id, pred_path, target_path in tqdm(_pairs(Path(predictions), Path(ground_truth)), disable=None):
-        maps = *_read(pred_path, spec), *_read(target_path, spec)
+        target = read_own_map(target_path, spec) if own_maps else _read(target_path, spec)
+        maps = *_read(pred_path, spec), *target
         evaluator.update(*maps, sequence_id, where=str(pred_path))
     return evaluator.compute()
 
