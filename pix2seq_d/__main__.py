@@ -1,14 +1,16 @@
-"""`python -m pix2seq_d COMMAND`: train, pretrain, infer and evaluate without the repository's scripts."""
+"""`python -m pix2seq_d COMMAND`: train, pretrain, infer, evaluate and export without the repository's scripts."""
 
 import argparse
 import sys
 
 from pix2seq_d.commands import (
     add_evaluation_arguments,
+    add_export_arguments,
     add_inference_arguments,
     add_save_arguments,
     run_command,
     run_evaluation,
+    run_export,
     run_inference,
     run_save,
     run_train,
@@ -36,6 +38,9 @@ def main(arguments: list[str] | None = None) -> int:
     evaluation = commands.add_parser("evaluate", help="score a folder of maps")
     add_evaluation_arguments(evaluation)
     evaluation.set_defaults(run=run_evaluation)
+    export = commands.add_parser("export", help="write predictions as a benchmark takes them")
+    add_export_arguments(export)
+    export.set_defaults(run=run_export)
     save = commands.add_parser("save", help="write a model for sharing")
     add_save_arguments(save)
     save.set_defaults(run=run_save)

@@ -91,7 +91,7 @@ class DataConfig:
     """Where clips come from and how they are varied.
 
     Attributes:
-        dataset: "synthetic", "kitti-step", "camvid" or "cityscapes".
+        dataset: "synthetic" or a dataset on disk.
         root: folder of the dataset (unused for "synthetic").
         label_spec: name of the label spec.
         train_split: split to train on.
@@ -109,9 +109,27 @@ class DataConfig:
         seed: of the synthetic data.
     """
 
-    dataset: Literal["synthetic", "kitti-step", "camvid", "cityscapes"] = "synthetic"
+    dataset: Literal[
+        "synthetic",
+        "kitti-step",
+        "camvid",
+        "cityscapes",
+        "cityscapes-vps",
+        "motchallenge-step",
+        "bdd100k",
+        "coco",
+    ] = "synthetic"
     root: str = "data/kitti_step"
-    label_spec: Literal["kitti-step", "cityscapes-step", "cityscapes", "camvid"] = "kitti-step"
+    label_spec: Literal[
+        "kitti-step",
+        "cityscapes-step",
+        "cityscapes",
+        "cityscapes-vps",
+        "motchallenge-step",
+        "bdd100k",
+        "coco",
+        "camvid",
+    ] = "kitti-step"
     train_split: str = "train"
     val_split: str = "val"
     scale_min: float = 1.0
