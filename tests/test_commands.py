@@ -1,7 +1,8 @@
-"""How commands end: exit codes, one line for every expected error, and the command `save`."""
+"""How commands end: exit codes, one line for every expected error, and the commands `export` and `save`."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from pix2seq_d import __main__ as entry
 from pix2seq_d.commands import print_error, run_command
-from pix2seq_d.data.formats import DataError, read_image
+from pix2seq_d.data.formats import DataError, read_image, write_kitti_step
 from pix2seq_d.engine.checkpoint import CheckpointError
 from pix2seq_d.models.pix2seq_d import Pix2SeqD
 from pix2seq_d.pipeline import Pix2SeqDPipeline
@@ -108,7 +109,7 @@ def test_an_unknown_command(capsys: Capture) -> None:
     assert "invalid choice: 'segment'" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["train", "pretrain", "infer", "evaluate", "save"])
+@pytest.mark.parametrize("command", ["train", "pretrain", "infer", "evaluate", "export", "save"])
 def test_every_command_has_help(command: str, capsys: Capture) -> None:
     with pytest.raises(SystemExit) as end:
         entry.main([command, "--help"])
@@ -121,6 +122,27 @@ def test_training_errors_are_one_line(capsys: Capture) -> None:
     assert capsys.readouterr().err.startswith("error: data.root: nowhere does not exist")
     assert entry.main(["pretrain", "--train.nope", "1"]) == 1
     assert capsys.readouterr().err == "error: unrecognized arguments: --train.nope 1\n"
+
+
+# export
+
+
+def export(predictions: Path, output: Path, *options: object) -> int:
+    return entry.main(["export", "--predictions", str(predictions), "--output", str(output), *map(str, options)])
+
+
+def test_export(tmp_path: Path, capsys: Capture) -> None:
+    write_kitti_step(tmp_path / "in/a/frankfurt_000000_000294_leftImg8bit.png", np.array([[13]]), np.array([[4]]))
+    options = ["--format", "cityscapes", "--label_spec", "kitti-step", "--zip"]
+    assert export(tmp_path / "in", tmp_path / "out/val", *options) == 0
+    segments = json.loads((tmp_path / "out/val/val.json").read_text())["annotations"][0]["segments_info"]
+    assert segments == [{"id": 26004, "category_id": 26, "iscrowd": 0, "bbox": [0, 0, 1, 1], "area": 1}]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["val", "val.zip"]
+    capsys.readouterr()
+    assert export(tmp_path / "in", tmp_path / "out/val", *options) == 1
+    assert capsys.readouterr().err.startswith(f"error: {tmp_path}/out/val: expected a new or empty folder to write to")
+    assert export(tmp_path / "in", tmp_path / "out/b", "--format", "cityscapes", "--ground_truth", "no.json") == 1
+    assert capsys.readouterr().err == "error: no.json: expected the JSON of the ground truth, found no such file\n"
 
 
 # save
