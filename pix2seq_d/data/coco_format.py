@@ -102,9 +102,11 @@ class PanopticIndex:
             ]
             segments = [a["segments_info"] for a in annotations]
             rows = np.fromiter(chain.from_iterable(chain.from_iterable(segments)), np.int64).reshape(-1, 3)
+            self._ends = np.cumsum([0, *map(len, segments)])
+            if self._ends[-1] != len(rows):
+                raise ValueError("a segment without id and category_id")
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise DataError(f"{path}: expected a panoptic JSON with images and annotations, got {error!r}") from None
-        self._ends = np.cumsum([0, *map(len, segments)])
         owner = np.repeat(np.arange(len(segments)), np.diff(self._ends))
         rows = rows[np.lexsort((rows[:, 0], owner))]
         self._check(rows, owner, spec)

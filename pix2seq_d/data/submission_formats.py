@@ -68,7 +68,7 @@ def read_targets(path: Path) -> list[Target]:
             for i in content["images"]
         ]
         annotated = [a["image_id"] for a in content.get("annotations", ())]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise DataError(f"{path}: expected a JSON with images and their ids, got {error!r}") from None
     if not targets or not all(isinstance(t.image_id, int | str) for t in targets):
         raise DataError(f"{path}: expected images with numbers or names as ids, found {len(targets)} images")

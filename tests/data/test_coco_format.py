@@ -95,6 +95,7 @@ def test_images_without_segments_and_a_json_without_images(tmp_path: Path) -> No
         (content(segment(5, 3), segment(5, 149)), "expected segment ids of their own, got segment 5"),
         (content(segment("five", 3)), "expected a panoptic JSON with images and annotations"),
         (content(segment(None, 3)), "expected a panoptic JSON with images and annotations"),
+        (content([], segment(5, 3)), "expected a panoptic JSON .*a segment without id and category_id"),
         (content({"id": 5}), "expected a panoptic JSON with images and annotations"),
         (content(annotations=None), "expected a panoptic JSON with images and annotations"),
         (content(annotations=2 * content()["annotations"]), "expected one annotation for each PNG, got two for 7.png"),

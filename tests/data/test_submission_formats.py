@@ -130,6 +130,7 @@ def test_the_ground_truth_decides_which_frames_and_their_order(tmp_path: Path) -
         ("a/000000000009", {"images": [{"id": 9, "height": 48, "width": 40}]}, r"009\.png: .* 48x40, got 24x40"),
         ("a/000000000009", {"images": []}, r"truth\.json: expected images with numbers or names as ids, found 0"),
         ("a/000000000009", {"images": [{"id": [9]}]}, r"truth\.json: expected images with numbers or names as ids"),
+        ("a/000000000009", {"images": [{"id": 9, "height": 1e999, "width": 1}]}, "their ids, got OverflowError"),
         ("a/000000000009", {"images": [{}]}, r"truth\.json: expected a JSON with images and their ids, got KeyError"),
         (
             "a/000000000009",
