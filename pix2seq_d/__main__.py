@@ -1,4 +1,4 @@
-"""`python -m pix2seq_d COMMAND`: download, check, train, infer, evaluate, save, without the repository's scripts."""
+"""`python -m pix2seq_d COMMAND`: download, check, train, infer, evaluate, export, save, without the scripts."""
 
 import argparse
 import sys
@@ -7,12 +7,14 @@ from pix2seq_d.commands import (
     add_check_arguments,
     add_download_arguments,
     add_evaluation_arguments,
+    add_export_arguments,
     add_inference_arguments,
     add_save_arguments,
     run_check,
     run_command,
     run_download,
     run_evaluation,
+    run_export,
     run_inference,
     run_save,
     run_train,
@@ -46,6 +48,9 @@ def main(arguments: list[str] | None = None) -> int:
     check = commands.add_parser("check", help="read every frame of a dataset and say what it holds")
     add_check_arguments(check)
     check.set_defaults(run=run_check)
+    export = commands.add_parser("export", help="write predictions as a benchmark takes them")
+    add_export_arguments(export)
+    export.set_defaults(run=run_export)
     save = commands.add_parser("save", help="write a model for sharing")
     add_save_arguments(save)
     save.set_defaults(run=run_save)

@@ -12,13 +12,17 @@ from torch.utils.data import DataLoader
 from pix2seq_d.config import DataConfig, RunConfig
 from pix2seq_d.data.archive import unpack_found_zips
 from pix2seq_d.data.batch import Batch
+from pix2seq_d.data.bdd100k import Bdd100k
 from pix2seq_d.data.camvid import CamVid
+from pix2seq_d.data.cityscapes_vps import CityscapesVps
+from pix2seq_d.data.coco import Coco
 from pix2seq_d.data.download import DOWNLOADS, ZIPS_OF, fetch_dataset
 from pix2seq_d.data.folder import VideoDataset
 from pix2seq_d.data.kitti_step import KittiStep
 from pix2seq_d.data.labelled_folder import LabelledFolder
 from pix2seq_d.data.labels_json import LABELS_NAME, read_labels_json
 from pix2seq_d.data.loaders import ClipDataset, build_loader
+from pix2seq_d.data.motchallenge_step import MotChallengeStep
 from pix2seq_d.data.synthetic import SyntheticClips
 from pix2seq_d.data.synthetic_videos import SyntheticVideos
 from pix2seq_d.data.transforms import ClipTransform
@@ -29,8 +33,24 @@ from pix2seq_d.engine.trainer import LoopSettings, TrainingLoss
 from pix2seq_d.labels import LabelSpec, get_label_spec
 from pix2seq_d.models.pix2seq_d import Pix2SeqD
 
-READERS = {"kitti-step": KittiStep, "camvid": CamVid, "folder": LabelledFolder}
-LABEL_SPECS_OF = {"synthetic": "kitti-step", "kitti-step": "kitti-step", "camvid": "camvid"}  # what their maps hold
+READERS = {
+    "kitti-step": KittiStep,
+    "camvid": CamVid,
+    "cityscapes-vps": CityscapesVps,
+    "motchallenge-step": MotChallengeStep,
+    "bdd100k": Bdd100k,
+    "coco": Coco,
+    "folder": LabelledFolder,
+}
+LABEL_SPECS_OF = {  # what their maps hold
+    "synthetic": "kitti-step",
+    "kitti-step": "kitti-step",
+    "camvid": "camvid",
+    "cityscapes-vps": "cityscapes-vps",
+    "motchallenge-step": "motchallenge-step",
+    "bdd100k": "bdd100k",
+    "coco": "coco",
+}
 
 
 def build_label_spec(config: RunConfig) -> LabelSpec:

@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -17,9 +18,10 @@ from pix2seq_d.data.check import check_videos, format_report
 from pix2seq_d.data.download import DOWNLOADS, fetch_dataset
 from pix2seq_d.data.formats import DataError
 from pix2seq_d.data.labels_json import read_labels_json
+from pix2seq_d.data.submission import SUBMISSION_FORMATS, check_submission, export_predictions
 from pix2seq_d.engine.checkpoint import CheckpointError, find_model
 from pix2seq_d.engine.evaluate import evaluate_folders, format_table, write_json
-from pix2seq_d.labels import LABEL_SPECS
+from pix2seq_d.labels import LABEL_SPECS, LabelSpec
 from pix2seq_d.models.pix2seq_d import WEIGHTS_NAME, Pix2SeqD
 from pix2seq_d.pipeline import Pix2SeqDPipeline
 from pix2seq_d.predict import AnimationSettings, predict_folder
@@ -103,6 +105,8 @@ def add_inference_arguments(parser: argparse.ArgumentParser) -> None:
     add("--animation", choices=("gif", "webp", "mp4", "none"), default="gif", help="overview per video (default: gif)")
     add("--fps", type=float, default=10.0, metavar="F", help="frames a second of the animation (default: 10)")
     add("--overwrite", action="store_true", help="predict anew what the output folder holds already")
+    add("--format", choices=tuple(SUBMISSION_FORMATS), help="also export the maps for a benchmark, to a folder FORMAT/")
+    _add_export_options(add)
 
 
 def run_inference(arguments: argparse.Namespace) -> None:
@@ -113,6 +117,7 @@ def run_inference(arguments: argparse.Namespace) -> None:
     chosen = {name: getattr(arguments, name) for name in names}
     _check_device(arguments.device)
     pipeline = Pix2SeqDPipeline.from_pretrained(find_model(arguments.checkpoint), device=arguments.device)
+    export = _planned_export(arguments, pipeline.model.label_spec)
     predictor = pipeline.predictor(**chosen)
     settings = {
         "checkpoint": arguments.checkpoint,
@@ -130,6 +135,29 @@ def run_inference(arguments: argparse.Namespace) -> None:
         overwrite=arguments.overwrite,
     )
     logger.info("%d frames predicted; maps, overlays and animations are in %s", count, arguments.output_folder)
+    export()
+
+
+def _planned_export(arguments: argparse.Namespace, label_spec: LabelSpec) -> Callable[[], None]:
+    """What is left to do after a run; refuses now what the export would refuse then."""
+    if arguments.format is None:
+        if arguments.zip or arguments.ground_truth is not None:
+            raise ValueError("--zip and --ground_truth: expected --format with them, got none")
+        return lambda: None
+    output = arguments.output_folder / arguments.format
+    options: dict[str, Any] = {
+        "name": arguments.format,
+        "label_spec": label_spec,
+        "ground_truth": arguments.ground_truth,
+        "zipped": arguments.zip,
+    }
+    check_submission(output=output, **options)
+
+    def export() -> None:
+        export_predictions(arguments.output_folder, output, **options)
+        logger.info("%s: the maps as %s", output, SUBMISSION_FORMATS[arguments.format].about)
+
+    return export
 
 
 def _check_device(name: str | None) -> None:
@@ -222,6 +250,43 @@ def run_check(arguments: argparse.Namespace) -> None:
         raise DataError(
             f"{arguments.root}: expected frames that can be used, found {faults} that cannot (listed above)"
         )
+
+
+# handing in predictions
+
+
+def _add_export_options(add: Callable[..., object]) -> None:
+    add(
+        "--ground_truth",
+        type=Path,
+        metavar="JSON",
+        help="panoptic or image_info JSON: its images in its order (cityscapes-vps needs it; cityscapes, coco)",
+    )
+    add("--zip", action="store_true", help="also write a zip of it, beside it")
+
+
+def add_export_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `python -m pix2seq_d export`."""
+    add = parser.add_argument
+    add("--predictions", type=Path, required=True, metavar="DIR", help="predicted maps {sequence}/{frame}.png")
+    known = "; ".join(f"{name}: {kind.about}" for name, kind in SUBMISSION_FORMATS.items())
+    add("--format", choices=tuple(SUBMISSION_FORMATS), required=True, help=known)
+    add("--output", type=Path, required=True, metavar="DIR", help="new folder; JSON files are called like it")
+    add("--label_spec", choices=tuple(LABEL_SPECS), help="classes of the predictions (default: the format's)")
+    _add_export_options(add)
+
+
+def run_export(arguments: argparse.Namespace) -> None:
+    """Writes predictions in the format of a benchmark."""
+    count = export_predictions(
+        arguments.predictions,
+        arguments.output,
+        name=arguments.format,
+        label_spec=LABEL_SPECS[arguments.label_spec] if arguments.label_spec else None,
+        ground_truth=arguments.ground_truth,
+        zipped=arguments.zip,
+    )
+    logger.info("%s: %s, of %d maps", arguments.output, SUBMISSION_FORMATS[arguments.format].about, count)
 
 
 # sharing a model

@@ -91,7 +91,7 @@ class DataConfig:
     """Where clips come from and how they are varied.
 
     Attributes:
-        dataset: "synthetic", "kitti-step", "camvid", "cityscapes" or "folder" (your own: docs/own_dataset.md).
+        dataset: "synthetic" or a dataset on disk; "folder" is your own (docs/own_dataset.md).
         root: folder of the dataset (unused for "synthetic").
         download: fetch the dataset from the Hub where root is missing or empty ("kitti-step" only).
         label_spec: name of the label spec (unused for "folder", whose labels.json is the label spec).
@@ -110,10 +110,29 @@ class DataConfig:
         seed: of the synthetic data.
     """
 
-    dataset: Literal["synthetic", "kitti-step", "camvid", "cityscapes", "folder"] = "synthetic"
+    dataset: Literal[
+        "synthetic",
+        "kitti-step",
+        "camvid",
+        "cityscapes",
+        "cityscapes-vps",
+        "motchallenge-step",
+        "bdd100k",
+        "coco",
+        "folder",
+    ] = "synthetic"
     root: str = "data/kitti_step"
     download: bool = True
-    label_spec: Literal["kitti-step", "cityscapes-step", "cityscapes", "camvid"] = "kitti-step"
+    label_spec: Literal[
+        "kitti-step",
+        "cityscapes-step",
+        "cityscapes",
+        "cityscapes-vps",
+        "motchallenge-step",
+        "bdd100k",
+        "coco",
+        "camvid",
+    ] = "kitti-step"
     train_split: str = "train"
     val_split: str = "val"
     scale_min: float = 1.0

@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 import numpy as np
 from torch import Tensor
 
+from pix2seq_d.label_tables import BDD100K_COLOURS, BDD100K_NAMES, COCO_COLOURS, COCO_IDS, COCO_NAMES
+
 VOID_ID = 255
 LABEL_DIVISOR = 1 << 16  # panoptic_id = class_id * LABEL_DIVISOR + instance_id; 16 bits are what KITTI-STEP's PNGs hold
 
@@ -164,12 +166,21 @@ _CITYSCAPES_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28,
 _CAMVID_NAMES = tuple("sky,building,pole,road,pavement,tree,sign,fence,car,pedestrian,bicyclist".split(","))
 _CAMVID_COLOURS = _rgb(*"808080 800000 c0c080 804080 3c28de 808000 c08080 404080 400080 404000 0080c0".split())
 
+# Weber et al., arXiv 2102.11859: Cityscapes' classes that occur on foot, renumbered
+
+_MOT_NAMES = tuple("sidewalk,building,vegetation,sky,person,rider,bicycle".split(","))
+_MOT_COLOURS = tuple(_CITYSCAPES_COLOURS[_CITYSCAPES_NAMES.index(name)] for name in _MOT_NAMES)
+
 LABEL_SPECS = {
     spec.name: spec
     for spec in (
         LabelSpec("kitti-step", _CITYSCAPES_NAMES, _CITYSCAPES_COLOURS, thing_ids=(11, 13)),
         LabelSpec("cityscapes-step", _CITYSCAPES_NAMES, _CITYSCAPES_COLOURS, (11, 13), _CITYSCAPES_IDS),
         LabelSpec("cityscapes", _CITYSCAPES_NAMES, _CITYSCAPES_COLOURS, tuple(range(11, 19)), _CITYSCAPES_IDS),
+        LabelSpec("cityscapes-vps", _CITYSCAPES_NAMES, _CITYSCAPES_COLOURS, tuple(range(11, 19))),
+        LabelSpec("motchallenge-step", _MOT_NAMES, _MOT_COLOURS, thing_ids=(4,)),
+        LabelSpec("bdd100k", tuple(BDD100K_NAMES), _rgb(*BDD100K_COLOURS), tuple(range(30, 40)), tuple(range(1, 41))),
+        LabelSpec("coco", tuple(COCO_NAMES), _rgb(*COCO_COLOURS), tuple(range(80)), tuple(map(int, COCO_IDS))),
         LabelSpec("camvid", _CAMVID_NAMES, _CAMVID_COLOURS, thing_ids=()),
     )
 }

@@ -74,7 +74,7 @@ def test_the_learning_rate_is_that_of_the_settings() -> None:
 # data
 
 
-@pytest.mark.parametrize("dataset", ["kitti-step", "camvid"])
+@pytest.mark.parametrize("dataset", build.READERS)
 @pytest.mark.parametrize("videos", [False, True])
 def test_missing_data_is_named(dataset: Any, videos: bool, tmp_path: Path) -> None:
     config = RunConfig(data=DataConfig(dataset=dataset, root=str(tmp_path / "nowhere")))

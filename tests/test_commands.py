@@ -1,7 +1,8 @@
-"""How commands end: exit codes, one line for every expected error, and the command `save`."""
+"""How commands end: exit codes, one line for every expected error, and the commands `export` and `save`."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from pix2seq_d import __main__ as entry
 from pix2seq_d.commands import print_error, run_command
 from pix2seq_d.config import PRESETS
 from pix2seq_d.data.download import DOWNLOADS
-from pix2seq_d.data.formats import DataError, read_image
+from pix2seq_d.data.formats import DataError, read_image, write_kitti_step
 from pix2seq_d.engine.checkpoint import CheckpointError
 from pix2seq_d.models.pix2seq_d import Pix2SeqD
 from pix2seq_d.pipeline import Pix2SeqDPipeline
@@ -113,7 +114,7 @@ def test_an_unknown_command(capsys: Capture) -> None:
     assert "invalid choice: 'segment'" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["download", "check", "train", "pretrain", "infer", "evaluate", "save"])
+@pytest.mark.parametrize("command", ["download", "check", "train", "pretrain", "infer", "evaluate", "export", "save"])
 def test_every_command_has_help(command: str, capsys: Capture) -> None:
     with pytest.raises(SystemExit) as end:
         entry.main([command, "--help"])
@@ -150,6 +151,27 @@ def test_download_says_where_to(capsys: Capture) -> None:
         entry.main(["download", "--help"])
     assert "kitti-step (CC BY-NC-SA 3.0) to DIR/kitti_step" in " ".join(capsys.readouterr().out.split())
     assert PRESETS["kitti-step"].data.root == f"data/{DOWNLOADS['kitti-step'].folder}"
+
+
+# export
+
+
+def export(predictions: Path, output: Path, *options: object) -> int:
+    return entry.main(["export", "--predictions", str(predictions), "--output", str(output), *map(str, options)])
+
+
+def test_export(tmp_path: Path, capsys: Capture) -> None:
+    write_kitti_step(tmp_path / "in/a/frankfurt_000000_000294_leftImg8bit.png", np.array([[13]]), np.array([[4]]))
+    options = ["--format", "cityscapes", "--label_spec", "kitti-step", "--zip"]
+    assert export(tmp_path / "in", tmp_path / "out/val", *options) == 0
+    segments = json.loads((tmp_path / "out/val/val.json").read_text())["annotations"][0]["segments_info"]
+    assert segments == [{"id": 26004, "category_id": 26, "iscrowd": 0, "bbox": [0, 0, 1, 1], "area": 1}]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["val", "val.zip"]
+    capsys.readouterr()
+    assert export(tmp_path / "in", tmp_path / "out/val", *options) == 1
+    assert capsys.readouterr().err.startswith(f"error: {tmp_path}/out/val: expected a new or empty folder to write to")
+    assert export(tmp_path / "in", tmp_path / "out/b", "--format", "cityscapes", "--ground_truth", "no.json") == 1
+    assert capsys.readouterr().err == "error: no.json: expected the JSON of the ground truth, found no such file\n"
 
 
 # save

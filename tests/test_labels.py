@@ -146,6 +146,10 @@ def test_bits_hold_void_and_every_class() -> None:
         "kitti-step": 5,  # 20 codes
         "cityscapes-step": 5,
         "cityscapes": 5,
+        "cityscapes-vps": 5,
+        "motchallenge-step": 3,  # 8 codes
+        "bdd100k": 6,  # 41 codes
+        "coco": 8,  # 134 codes
         "camvid": 4,  # 12 codes
     }
     names = tuple(str(i) for i in range(4))
@@ -166,3 +170,19 @@ def test_published_class_lists() -> None:
     assert cityscapes.colours[18] == (119, 11, 32)
     assert get_label_spec("camvid").num_classes == 11
     assert get_label_spec("camvid").class_names[8] == "car"
+
+
+def test_published_class_lists_of_the_other_datasets() -> None:
+    """Ids and colours of Cityscapes-VPS, MOTChallenge-STEP, BDD100K (bdd100k.label.label) and COCO (panopticapi)."""
+    vps, mot, bdd, coco = (get_label_spec(n) for n in ("cityscapes-vps", "motchallenge-step", "bdd100k", "coco"))
+    assert vps == replace(get_label_spec("cityscapes"), name="cityscapes-vps", dataset_ids=())
+    assert [mot.class_names[i] for i in (0, *mot.thing_ids, 6)] == ["sidewalk", "person", "bicycle"]
+    assert (mot.num_classes, mot.colours[4]) == (7, (220, 20, 60))
+    assert (bdd.num_classes, bdd.thing_ids, bdd.dataset_ids) == (40, tuple(range(30, 40)), tuple(range(1, 41)))
+    assert [bdd.class_names[i - 1] for i in (1, 7, 30, 31, 35, 40)] == "dynamic road sky person car truck".split()
+    assert bdd.colours[17] == (255, 165, 0)
+    assert (coco.num_classes, coco.thing_ids) == (133, tuple(range(80)))
+    names = {1: "person", 90: "toothbrush", 92: "banner", 149: "road", 187: "sky-other-merged", 200: "rug-merged"}
+    assert {i: coco.class_names[coco.dataset_ids.index(i)] for i in names} == names
+    assert list(coco.dataset_ids) == sorted(set(coco.dataset_ids))
+    assert coco.colours[132] == (250, 141, 255)

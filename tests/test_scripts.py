@@ -182,6 +182,17 @@ def test_inference_writes_the_animation_asked_for(call: Call, data: Path, model:
     assert {p.name for p in (data / "out" / "overview").iterdir()} == {"0000.webp", "0001.webp"}
 
 
+def test_inference_exports_when_it_is_done(call: Call, data: Path, model: Path, capsys: Capture) -> None:
+    assert inference(call, data, model, "--format", "kitti-step", "--zip") == 0
+    exported = {p.relative_to(data / "out/kitti-step").as_posix() for p in (data / "out/kitti-step").rglob("*.png")}
+    assert exported == {f"{s}/{n:06d}.png" for s in ("0000", "0001") for n in range(3)}
+    assert (data / "out" / "kitti-step.zip").is_file()
+    assert evaluate(call, data / "out/kitti-step", data) == 0
+    assert inference(call, data, model, "--format", "kitti-step") == 1, "before anything is predicted"
+    assert "kitti-step: expected a new or empty folder to write to" in error(capsys)
+    assert inference(call, data, model) == 0, "the maps themselves are kept"
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -192,6 +203,9 @@ def test_inference_writes_the_animation_asked_for(call: Call, data: Path, model:
         (["--device", "toaster"], "--device: expected a device of this machine, got 'toaster'"),
         (["--device", "cuda:99"], "--device: expected a device of this machine, got 'cuda:99'"),
         (["--animation", "gif", "--fps", 0], "fps: expected above 0"),
+        (["--format", "coco"], "format coco: expected predictions in the classes of coco, got those of kitti-step"),
+        (["--format", "cityscapes-vps"], "format cityscapes-vps: expected ground_truth"),
+        (["--zip"], "--zip and --ground_truth: expected --format with them, got none"),
     ],
 )
 def test_bad_options_of_inference(

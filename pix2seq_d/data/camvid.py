@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pix2seq_d.data.folder import LabelledVideos, frame_number, list_images, pair_labels
+from pix2seq_d.data.folder import LabelledVideos, frame_number, labelled_neighbour, list_images, pair_labels
 from pix2seq_d.data.formats import DataError, read_label_map
 from pix2seq_d.labels import get_label_spec
 
@@ -59,9 +59,7 @@ class CamVid(LabelledVideos):
 
     def past_frame(self, sequence_id: str, frame_id: int, offset: int) -> int | None:
         """Number of the labelled frame `offset` places away in the drive, None where there is no such frame."""
-        numbers = self.frame_ids(sequence_id)
-        place = numbers.index(frame_id) + offset
-        return numbers[place] if 0 <= place < len(numbers) else None
+        return labelled_neighbour(self.frame_ids(sequence_id), frame_id, offset)
 
 
 def _find_layout(root: Path, split: str) -> tuple[Path, Path]:

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -17,6 +18,7 @@ from pix2seq_d.labels import LabelSpec
 
 _DIGITS = re.compile(r"([0-9]+)")
 _CITYSCAPES_NAME = re.compile(r"(?P<sequence>.+)_(?P<frame>[0-9]+)_leftImg8bit", re.IGNORECASE)
+_CITYSCAPES_VPS_NAME = re.compile(r"(?P<sequence>[0-9]{4})_[0-9]{4}_.+_(?P<frame>[0-9]+)_(?:left|new)Img8bit")
 
 
 # Frames without labels
@@ -46,12 +48,12 @@ def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
 
 
 def frame_number(path: str | os.PathLike[str]) -> int:
-    """Number of a frame: the last run of digits in its file name without suffix and "_leftImg8bit".
+    """Number of a frame: the last run of digits in its file name without suffix and "_leftImg8bit" or "_newImg8bit".
 
     Raises:
         DataError: the name holds no digit.
     """
-    digits = _DIGITS.findall(re.sub("_leftImg8bit$", "", Path(path).stem, flags=re.IGNORECASE))
+    digits = _DIGITS.findall(re.sub("_(left|new)Img8bit$", "", Path(path).stem, flags=re.IGNORECASE))
     if not digits:
         raise DataError(f"{path}: expected a frame number in the file name, found no digit")
     return int(digits[-1])
@@ -62,8 +64,9 @@ def list_sequences(input_folder: str | os.PathLike[str]) -> list[FrameSequence]:
 
     Every folder that holds frames is a sequence, called by its path relative to `input_folder`; frames in
     `input_folder` itself form one called like that folder. Where a folder has `{sequence}_{frame}_leftImg8bit` files
-    only these are frames (label files beside them are not), and it holds one sequence for every prefix. Hidden files
-    and folders are ignored.
+    only these are frames (label files beside them are not), and it holds one sequence for every prefix; of
+    Cityscapes-VPS' names ({video}_{number}_{city}_..._newImg8bit) the video is the sequence. Hidden files and folders
+    are ignored.
 
     Returns:
         At least one sequence of at least one frame, in natural order.
@@ -124,7 +127,7 @@ def _image_folders(root: Path) -> Iterator[tuple[Path, list[Path]]]:
 def _split_folder(paths: list[Path]) -> dict[str, list[Path]]:
     groups: dict[str, list[Path]] = {}
     for path in paths:
-        if match := _CITYSCAPES_NAME.fullmatch(path.stem):
+        if match := _CITYSCAPES_VPS_NAME.fullmatch(path.stem) or _CITYSCAPES_NAME.fullmatch(path.stem):
             groups.setdefault(match["sequence"], []).append(path)
     return groups or ({"": paths} if paths else {})
 
@@ -182,7 +185,9 @@ class LabelledVideos:
         self.label_spec = label_spec
         self.past_offsets = tuple(past_offsets)
         self.all_frames = all_frames
-        self._files = {key: dict(sorted(files[key].items())) for key in sorted(files, key=natural_key)}
+        self._files: Mapping[str, Mapping[int, FrameFiles]] = {
+            key: dict(sorted(files[key].items())) for key in sorted(files, key=natural_key)
+        }
         self._clips = [(key, number) for key, frames in self._files.items() for number in frames]
 
     @property
@@ -198,7 +203,8 @@ class LabelledVideos:
         """Drops all other videos; raises ValueError for an unknown one."""
         for key in sequence_ids:
             self._frames(key)
-        self._files = {key: frames for key, frames in self._files.items() if key in sequence_ids}
+        kept = set(sequence_ids)
+        self._files = {key: frames for key, frames in self._files.items() if key in kept}
         self._clips = [clip for clip in self._clips if clip[0] in self._files]
 
     def read_label(self, path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -258,7 +264,8 @@ class LabelledVideos:
 
     def _frames(self, sequence_id: str) -> Mapping[int, FrameFiles]:
         if sequence_id not in self._files:
-            raise ValueError(f"expected a sequence of {', '.join(self._files)}, got {sequence_id!r}")
+            known = ", ".join(islice(self._files, 20)) + (", ..." if len(self._files) > 20 else "")
+            raise ValueError(f"expected a sequence of {known}, got {sequence_id!r}")
         return self._files[sequence_id]
 
     def _frame(self, sequence_id: str, frame_id: int) -> FrameFiles:
@@ -266,6 +273,12 @@ class LabelledVideos:
         if frame_id not in frames:
             raise ValueError(f"sequence {sequence_id}: expected one of its {len(frames)} frame numbers, got {frame_id}")
         return frames[frame_id]
+
+
+def labelled_neighbour(numbers: Sequence[int], frame_id: int, offset: int) -> int | None:
+    """The number `offset` places away from `frame_id` among the ascending ones, None beyond their ends."""
+    place = numbers.index(frame_id) + offset
+    return numbers[place] if 0 <= place < len(numbers) else None
 
 
 def pair_labels(pairs: Iterable[tuple[str, int, Path, Path]], *, root: Path) -> dict[str, dict[int, FrameFiles]]:

@@ -44,6 +44,7 @@ def test_natural_order() -> None:
     ("name", "number"),
     [
         ("000012_leftImg8bit.png", 12),
+        ("0001_0002_frankfurt_000000_000284_newImg8bit.png", 284),
         ("000002_000345_leftImg8bit.png", 345),
         ("0006R0_f00930.jpg", 930),
         ("0000000015.png", 15),

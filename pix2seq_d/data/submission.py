@@ -1,0 +1,179 @@
+"""A folder of predictions to what a benchmark takes: the formats by name, written whole or not at all, and as a zip."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pix2seq_d.data import submission_formats as formats
+from pix2seq_d.data.folder import list_folders, list_images
+from pix2seq_d.data.formats import DataError
+from pix2seq_d.data.submission_formats import Prediction, read_targets
+from pix2seq_d.labels import LabelSpec, get_label_spec
+
+
+@dataclass(frozen=True)
+class SubmissionFormat:
+    """One way to hand in predictions.
+
+    Attributes:
+        label_spec: name of the label spec whose classes and ids it has.
+        write: writes the files of all predictions into a folder: (predictions, label spec, folder), and where there is
+            an order the images of the ground truth or None.
+        about: what is written, in a line.
+        order: "required" where the ground truth's JSON says which frames are handed in, "optional" where it may.
+    """
+
+    label_spec: str
+    write: Callable[..., None]
+    about: str
+    order: str = "none"
+
+
+SUBMISSION_FORMATS = {
+    "kitti-step": SubmissionFormat("kitti-step", formats.write_step, "{seq}/{frame}.png"),
+    "motchallenge-step": SubmissionFormat("motchallenge-step", formats.write_step, "{seq}/{frame}.png"),
+    "cityscapes": SubmissionFormat("cityscapes", formats.write_cityscapes, "panoptic JSON and PNGs", "optional"),
+    "cityscapes-vps": SubmissionFormat(
+        "cityscapes-vps", formats.write_cityscapes_vps, "pred.json and pan_pred/", "required"
+    ),
+    "bdd100k": SubmissionFormat("bdd100k", formats.write_bdd100k, "bitmasks"),
+    "bdd100k-json": SubmissionFormat("bdd100k", formats.write_scalabel, "Scalabel JSON with RLE"),
+    "coco": SubmissionFormat("coco", formats.write_coco, "panoptic JSON and PNGs", "optional"),
+}
+
+
+def export_predictions(
+    predictions: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    name: str,
+    label_spec: LabelSpec | None = None,
+    ground_truth: str | os.PathLike[str] | None = None,
+    zipped: bool = False,
+) -> int:
+    """Writes the predictions of a folder in a benchmark's format, in one piece: beside its place, then renamed.
+
+    Args:
+        predictions: KITTI-STEP maps {sequence}/{frame}.png, or a folder that holds them as panoptic/.
+        output: new (or empty) folder; the JSON of COCO and Cityscapes and its PNGs are called like it.
+        name: of the format, a key of SUBMISSION_FORMATS.
+        label_spec: of the predictions; its class names must be the format's. None takes the format's.
+        ground_truth: panoptic or image_info JSON: exactly its images, in its order. None writes all predictions.
+        zipped: also writes {output}.zip, the same bytes for the same files.
+
+    Returns:
+        Number of predictions found.
+
+    Raises:
+        DataError: no predictions, a broken map, a name or class that the format does not know, a missing frame.
+        ValueError: an unknown format, other classes, a ground truth missing or of no use, an output that is in use.
+        OSError: the output cannot be written; nothing is left behind.
+    """
+    chosen = check_submission(name, output, label_spec=label_spec, ground_truth=ground_truth, zipped=zipped)
+    output, maps = Path(os.path.abspath(output)), _maps_folder(Path(predictions))
+    if output.is_relative_to(os.path.abspath(maps)):
+        raise ValueError(f"{output}: expected an output outside of the predictions {maps}")
+    found = list_predictions(predictions)
+    arguments = [found, get_label_spec(chosen.label_spec)]
+    targets = [] if chosen.order == "none" else [ground_truth and read_targets(Path(ground_truth))]
+    work = output.with_name(f".{output.name}.{uuid.uuid4().hex[:8]}.partial")
+    try:
+        folder = work / output.name  # files are called like it
+        folder.mkdir(parents=True)
+        chosen.write(*arguments, folder, *targets)
+        archive = work / _zip_path(output).name
+        if zipped:
+            write_zip(archive, folder)
+        if output.exists():
+            output.rmdir()
+        os.replace(folder, output)
+        if zipped:
+            os.replace(archive, _zip_path(output))
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return len(found)
+
+
+def check_submission(
+    name: str,
+    output: str | os.PathLike[str],
+    *,
+    label_spec: LabelSpec | None = None,
+    ground_truth: str | os.PathLike[str] | None = None,
+    zipped: bool = False,
+) -> SubmissionFormat:
+    """The format, if `export_predictions` can write it there: the same arguments and the same ValueErrors.
+
+    For callers who predict for hours before they export.
+    """
+    if name not in SUBMISSION_FORMATS:
+        raise ValueError(f"format: expected one of {', '.join(SUBMISSION_FORMATS)}, got {name!r}")
+    chosen, output = SUBMISSION_FORMATS[name], Path(os.path.abspath(output))
+    own = get_label_spec(chosen.label_spec)
+    if label_spec is not None and label_spec.class_names != own.class_names:
+        raise ValueError(
+            f"format {name}: expected predictions in the classes of {own.name}, got those of {label_spec.name}"
+        )
+    if chosen.order == "required" and ground_truth is None:
+        raise ValueError(f"format {name}: expected ground_truth, the JSON with the order of its frames, got none")
+    if chosen.order == "none" and ground_truth is not None:
+        raise ValueError(f"format {name}: expected no ground_truth, it has no order; got {ground_truth}")
+    if ground_truth is not None and not Path(ground_truth).is_file():
+        raise ValueError(f"{ground_truth}: expected the JSON of the ground truth, found no such file")
+    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
+        raise ValueError(f"{output}: expected a new or empty folder to write to, found one that is in use")
+    if zipped and _zip_path(output).exists():
+        raise ValueError(f"{_zip_path(output)}: expected no such file, it would be written; remove it first")
+    return chosen
+
+
+def list_predictions(root: str | os.PathLike[str]) -> list[Prediction]:
+    """The maps in a folder (or in its panoptic/) and in the folders in it, in natural order, hidden ones left out.
+
+    Raises:
+        DataError: a missing folder, or no PNG in it.
+    """
+    base = _maps_folder(Path(root))
+    if not base.is_dir():
+        raise DataError(f"{base}: expected a folder of predictions, found {'a file' if base.exists() else 'nothing'}")
+    found = list(_walk(base, base))
+    if not found:
+        raise DataError(f"{base}: expected predictions {{sequence}}/{{frame}}.png, found no PNG")
+    return found
+
+
+def _maps_folder(root: Path) -> Path:
+    return root / "panoptic" if (root / "panoptic").is_dir() else root
+
+
+def _walk(folder: Path, base: Path) -> Iterator[Prediction]:
+    for path in list_images(folder):
+        if path.suffix.lower() == ".png":
+            yield Prediction(path, folder.relative_to(base).as_posix())
+    for inner in list_folders(folder):
+        yield from _walk(inner, base)
+
+
+def _zip_path(output: Path) -> Path:
+    return output.with_name(f"{output.name}.zip")
+
+
+def write_zip(path: str | os.PathLike[str], folder: Path) -> None:
+    """Packs the files of a folder, without the folder itself: names sorted, times and modes fixed, PNGs not deflated.
+
+    Raises:
+        OSError: the archive cannot be written.
+    """
+    names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in names:
+            entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
+            entry.compress_type = zipfile.ZIP_STORED if name.endswith(".png") else zipfile.ZIP_DEFLATED
+            entry.external_attr, entry.create_system = 0o644 << 16, 3
+            archive.writestr(entry, (folder / name).read_bytes())

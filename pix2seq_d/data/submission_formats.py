@@ -1,0 +1,315 @@
+"""Writers of what the benchmarks' own evaluators and servers read, from predictions in KITTI-STEP's encoding.
+
+A segment is a class of stuff, an instance of a thing, or what a thing has without instance; no segment is a crowd,
+since only ground truth has crowds. H, W size of a frame, S segments of it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+
+from pix2seq_d.data.bdd100k import MAX_ANNOTATION_ID, Bitmask, write_bitmask
+from pix2seq_d.data.coco_format import read_json, segments_info, write_json, write_panoptic_ids
+from pix2seq_d.data.folder import check_same_size, frame_number
+from pix2seq_d.data.formats import DataError, check_class_ids, read_kitti_step, write_kitti_step
+from pix2seq_d.data.rle import encode_segments
+from pix2seq_d.data.segments import Segments, find_segments
+from pix2seq_d.labels import LABEL_DIVISOR, LabelSpec
+
+CITYSCAPES_INSTANCES = 999  # what v % 1000 can hold
+_CITYSCAPES_ID = re.compile(r"[A-Za-z-]+_[0-9]{6}_[0-9]{6}")
+_VPS_PREFIX = re.compile(r"[0-9]{4}_[0-9]{4}_")
+
+Id = TypeVar("Id", str, int)
+
+
+class Prediction(NamedTuple):
+    """The map of one frame.
+
+    Attributes:
+        path: the PNG.
+        sequence_id: its folder, relative to that of all predictions.
+    """
+
+    path: Path
+    sequence_id: str
+
+    @property
+    def stem(self) -> str:
+        """Name of the frame, without what Cityscapes appends to it."""
+        return re.sub("_(left|new)Img8bit$", "", self.path.stem)
+
+
+class Target(NamedTuple):
+    """An image that the ground truth asks for: its id and, where the JSON has them, its (H, W)."""
+
+    image_id: Any
+    size: tuple[int, ...] | None
+
+
+Targets = Sequence[Target] | None  # None: whatever was predicted
+
+
+def read_targets(path: Path) -> list[Target]:
+    """The images of a panoptic (or image_info) JSON in its order, which the annotations must share.
+
+    Raises:
+        DataError: no such JSON, no images, or annotations in another order.
+    """
+    content = read_json(path)
+    try:
+        targets = [
+            Target(i["id"], (int(i["height"]), int(i["width"])) if "height" in i and "width" in i else None)
+            for i in content["images"]
+        ]
+        annotated = [a["image_id"] for a in content.get("annotations", ())]
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise DataError(f"{path}: expected a JSON with images and their ids, got {error!r}") from None
+    if not targets or not all(isinstance(t.image_id, int | str) for t in targets):
+        raise DataError(f"{path}: expected images with numbers or names as ids, found {len(targets)} images")
+    if annotated and annotated != [t.image_id for t in targets]:
+        raise DataError(f"{path}: expected images and annotations in one order, got two orders")
+    return targets
+
+
+# Frames as segments
+
+
+def read_prediction(path: Path, spec: LabelSpec) -> tuple[np.ndarray, np.ndarray]:
+    """Class map and instance map of a prediction, instance 0 outside of the things of `spec`.
+
+    Raises:
+        DataError: a broken map, or a class that is not of `spec`.
+    """
+    class_map, instance_map = read_kitti_step(path)
+    check_class_ids(path, class_map, spec)
+    things = np.zeros(256, np.int32)
+    things[list(spec.thing_ids)] = 1
+    return class_map, instance_map * things[class_map]
+
+
+def _read_segments(path: Path, spec: LabelSpec) -> Segments:
+    """The segments of a prediction; key = class code * 65536 + instance, 0 for void, the same in every frame."""
+    class_map, instance_map = read_prediction(path, spec)
+    codes = np.arange(1, 257, dtype=np.int32) * LABEL_DIVISOR
+    codes[spec.void_id] = 0
+    return find_segments(codes[class_map] + instance_map)
+
+
+def _category_ids(keys: np.ndarray, spec: LabelSpec) -> np.ndarray:
+    """(S,) category id on disk of every segment, 0 for void."""
+    known = np.array([0, *(spec.dataset_ids or range(spec.num_classes))])
+    return known[keys // LABEL_DIVISOR]
+
+
+# KITTI-STEP and MOTChallenge-STEP
+
+
+def write_step(predictions: Sequence[Prediction], spec: LabelSpec, folder: Path) -> None:
+    """{seq:04d}/{frame:06d}.png in KITTI-STEP's encoding; ids are kept.
+
+    Raises:
+        DataError: a sequence or frame without a number, or two maps for one frame.
+    """
+    for name, prediction in _by_name(predictions, _step_name).items():
+        write_kitti_step(folder / f"{name}.png", *read_prediction(prediction.path, spec))
+
+
+def _step_name(prediction: Prediction) -> str:
+    folders = [name for name in prediction.sequence_id.split("/") if name != "img1"]
+    sequence = re.fullmatch(r"(?:.*[-_])?([0-9]+)", folders[-1]) if folders else None
+    if not sequence:
+        raise DataError(f"{prediction.path}: expected a folder called by the number of its sequence, like 0002")
+    return f"{int(sequence[1]):04d}/{frame_number(prediction.path):06d}"
+
+
+# COCO, Cityscapes and Cityscapes-VPS
+
+
+def write_coco(predictions: Sequence[Prediction], spec: LabelSpec, folder: Path, targets: Targets) -> None:
+    """NAME.json and NAME/{image id:012d}.png in COCO's panoptic result format; NAME is that of the folder.
+
+    Raises:
+        DataError: a frame that is not called by its image id, or one of the ground truth that is missing.
+    """
+    annotations = []
+    for image_id, prediction, size in _select(predictions, _coco_id, targets):
+        name = f"{image_id:012d}.png"
+        entries = _write_ids(folder / folder.name / name, prediction, spec, size)
+        annotations.append({"image_id": image_id, "file_name": name, "segments_info": entries})
+    write_json(folder / f"{folder.name}.json", {"annotations": annotations})
+
+
+def write_cityscapes(predictions: Sequence[Prediction], spec: LabelSpec, folder: Path, targets: Targets) -> None:
+    """NAME.json and NAME/{city}_{seq}_{frame}.png with Cityscapes' ids; NAME is that of the folder.
+
+    Segment ids are those of its instanceIds: the class id, for an instance class id * 1000 + instance. A class with an
+    instance above 999 in a frame has its instances numbered anew there, from 1.
+
+    Raises:
+        DataError: a frame that is not called {city}_{seq}_{frame}, one of the ground truth that is missing, or a frame
+            with more than 999 instances of a class.
+    """
+    annotations = []
+    for image_id, prediction, size in _select(predictions, _cityscapes_id, targets):
+        name = f"{image_id}.png"
+        entries = _write_ids(folder / folder.name / name, prediction, spec, size, number=_cityscapes_segment_ids)
+        annotations.append({"image_id": image_id, "file_name": name, "segments_info": entries})
+    write_json(folder / f"{folder.name}.json", {"annotations": annotations})
+
+
+def write_cityscapes_vps(predictions: Sequence[Prediction], spec: LabelSpec, folder: Path, targets: Targets) -> None:
+    """pred.json and pan_pred/{image id}.png: only the frames of the ground truth, in its order, without image ids.
+
+    Segment ids are the same in all frames of a video.
+
+    Raises:
+        DataError: a frame of the ground truth that is missing.
+    """
+    annotations = []
+    for image_id, prediction, size in _select(predictions, _cityscapes_id, targets, strip=_VPS_PREFIX):
+        entries = _write_ids(folder / "pan_pred" / f"{image_id}.png", prediction, spec, size)
+        annotations.append({"segments_info": entries})
+    write_json(folder / "pred.json", {"annotations": annotations})
+
+
+def _write_ids(
+    target: Path,
+    prediction: Prediction,
+    spec: LabelSpec,
+    size: tuple[int, ...] | None,
+    *,
+    number: Callable[[np.ndarray, LabelSpec, Path], np.ndarray] | None = None,
+) -> list[dict[str, Any]]:
+    """Writes the PNG of a frame, its keys as segment ids unless they are numbered, and gives its JSON entries."""
+    found = _read_segments(prediction.path, spec)
+    check_same_size(prediction.path, found.shape, "the image in the ground truth", size or found.shape)
+    ids = found.keys if number is None else number(found.keys, spec, prediction.path)
+    write_panoptic_ids(target, found.paint(ids))
+    return segments_info(found, ids, _category_ids(found.keys, spec))
+
+
+def _coco_id(prediction: Prediction) -> int:
+    if not prediction.stem.isdecimal():
+        raise DataError(f"{prediction.path}: expected a COCO frame called by its image id, like 000000142238.png")
+    return int(prediction.stem)
+
+
+def _cityscapes_id(prediction: Prediction) -> str:
+    name = _VPS_PREFIX.sub("", prediction.stem)
+    if not _CITYSCAPES_ID.fullmatch(name):
+        raise DataError(f"{prediction.path}: expected a frame called like frankfurt_000000_000294_leftImg8bit.png")
+    return name
+
+
+def _cityscapes_segment_ids(keys: np.ndarray, spec: LabelSpec, path: Path) -> np.ndarray:
+    codes, instances = np.divmod(keys, LABEL_DIVISOR)
+    instances = instances.copy()
+    for code in np.unique(codes[instances > CITYSCAPES_INSTANCES]):
+        chosen = (codes == code) & (instances > 0)
+        instances[chosen] = np.arange(1, np.count_nonzero(chosen) + 1)
+        if instances[chosen][-1] > CITYSCAPES_INSTANCES:
+            name = spec.class_names[code - 1]
+            raise DataError(f"{path}: expected at most 999 instances of {name}, got {instances[chosen][-1]}")
+    categories = _category_ids(keys, spec)
+    return np.where(instances > 0, categories * 1000 + instances, categories)
+
+
+# BDD100K
+
+
+def write_bdd100k(predictions: Sequence[Prediction], spec: LabelSpec, folder: Path) -> None:
+    """{name}.png bitmasks without flags; annotation ids as in the ground truth, see `_annotation_ids`.
+
+    Raises:
+        DataError: two maps of one name, or a frame with more segments than 16 bits number.
+    """
+    for name, prediction in _by_name(predictions, lambda p: p.stem).items():
+        found = _read_segments(prediction.path, spec)
+        ids = _annotation_ids(found, spec, prediction.path)
+        categories = _category_ids(found.keys, spec).astype(np.uint8)
+        plane = found.paint(categories)
+        write_bitmask(folder / f"{name}.png", Bitmask(plane, np.zeros_like(plane), found.paint(ids)))
+
+
+def write_scalabel(predictions: Sequence[Prediction], spec: LabelSpec, folder: Path) -> None:
+    """pan_seg.json, frames in Scalabel's format with a compressed RLE for every segment.
+
+    Raises:
+        DataError: as `write_bdd100k`.
+    """
+    frames = []
+    for name, prediction in _by_name(predictions, lambda p: p.stem).items():
+        found = _read_segments(prediction.path, spec)
+        ids = _annotation_ids(found, spec, prediction.path)
+        names = dict(zip(ids.tolist(), (found.keys // LABEL_DIVISOR).tolist()))
+        labels = [
+            {"id": str(i), "category": spec.class_names[names[i] - 1], "rle": {"counts": text, "size": found.shape}}
+            for i, text in encode_segments(found.paint(ids))
+            if i
+        ]
+        frames.append({"name": f"{name}.jpg", "labels": labels})
+    write_json(folder / "pan_seg.json", frames)
+
+
+def _annotation_ids(found: Segments, spec: LabelSpec, path: Path) -> np.ndarray:
+    """(S,) annotation ids: stuff has its category id, things count on from there, largest first.
+
+    The official evaluator reads the first hundred segments of a frame only: those left out are then small.
+    """
+    ids = _category_ids(found.keys, spec).astype(np.int32)
+    thing = np.isin(found.keys // LABEL_DIVISOR - 1, spec.thing_ids)
+    first = spec.num_classes - len(spec.thing_ids) + 1
+    if first + thing.sum() - 1 > MAX_ANNOTATION_ID:
+        raise DataError(f"{path}: expected at most {MAX_ANNOTATION_ID} segments, got {first + thing.sum() - 1}")
+    order = np.flatnonzero(thing)[np.argsort(-found.areas[thing], kind="stable")]
+    ids[order] = np.arange(first, first + len(order))
+    return ids
+
+
+# Which prediction is which image
+
+
+def _by_name(predictions: Iterable[Prediction], name: Callable[[Prediction], Id]) -> dict[Id, Prediction]:
+    named: dict[Id, Prediction] = {}
+    for prediction in predictions:
+        key = name(prediction)
+        if key in named:
+            raise DataError(f"{prediction.path}: expected one map of {key}, found {named[key].path} too")
+        named[key] = prediction
+    return named
+
+
+def _select(
+    predictions: Iterable[Prediction],
+    name: Callable[[Prediction], Id],
+    targets: Targets,
+    *,
+    strip: re.Pattern[str] | None = None,
+) -> Iterator[tuple[Id, Prediction, tuple[int, ...] | None]]:
+    """(image id, prediction, expected size): what the ground truth asks for, in its order; without it, everything.
+
+    Args:
+        predictions: the maps.
+        name: gives the image id of a map.
+        targets: the images of the ground truth.
+        strip: what an image id of the ground truth has before what `name` gives.
+    """
+    named = _by_name(predictions, name)
+    if targets is None:
+        yield from ((key, prediction, None) for key, prediction in named.items())
+        return
+    wanted: list[Any] = [strip.sub("", str(t.image_id)) if strip else t.image_id for t in targets]
+    missing = [str(t.image_id) for t, key in zip(targets, wanted) if key not in named]
+    if missing:
+        first = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+        raise DataError(
+            f"expected a prediction for each of the {len(targets)} images of the ground truth, "
+            f"found none for {len(missing)} of them ({first})"
+        )
+    yield from ((target.image_id, named[key], target.size) for target, key in zip(targets, wanted))
