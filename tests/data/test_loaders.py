@@ -189,7 +189,7 @@ def test_bad_clips_are_named() -> None:
 def test_a_split_without_labels_is_refused() -> None:
     clips = MemoryClips(1)
     clips.has_labels = False
-    with pytest.raises(ValueError, match="^dataset: expected frames with label maps to train on"):
+    with pytest.raises(ValueError, match=r"^dataset: expected frames with label maps to train on"):
         TrainingClips(clips, TRANSFORM, SPEC, num_instance_codes=1, seed=0)
     clips.has_labels = True
     assert len(TrainingClips(clips, TRANSFORM, SPEC, num_instance_codes=1, seed=0)) == 1
