@@ -67,17 +67,18 @@ class Cityscapes(LabelledVideos):
     ) -> None:
         check_spec(spec)
         _check_choice(split, labels)
-        images = _find_images(Path(root), split)
-        found = None if split == "test" else _find_labels(Path(root), split, labels, spec)
+        root = Path(root)
+        images = _find_images(root, split)
+        found = None if split == "test" else _find_labels(root, split, labels, spec)
         exists = found.files.__contains__ if found else Path.is_file
         files = pair_labels(_pairs(images, found), root=images, exists=exists)
         if not files:
             raise DataError(
-                f"{images}: expected the frames of Cityscapes' {split} split, found no image; {how_to_get(Path(root), split)}"
+                f"{images}: expected the frames of the {split} split, found none; {how_to_get(root, split)}"
             )
         super().__init__(files, spec, past_offsets=past_offsets, all_frames=all_frames)
         self._labels = found
-        self._snippets = next((f / split for f in _folders(Path(root), "leftImg8bit_sequence")), None)
+        self._snippets = next((f / split for f in _folders(root, "leftImg8bit_sequence")), None)
 
     def read_label(self, path: Path) -> Maps:
         """Class map and instance map of a label file of the kind that was found."""
@@ -99,10 +100,9 @@ def how_to_get(root: Path, split: str = "train") -> str:
     zips = sorted(path.name for path in root.glob("*.zip")) if root.is_dir() else []
     if zips:
         return f"unpack {', '.join(zips)} in {root} first"
-    names = (
-        "leftImg8bit_trainextra gtCoarse" if split == "train_extra" else "leftImg8bit_trainvaltest gtFine_trainvaltest"
-    )
-    archives = " ".join(f"{name}.zip" for name in names.split())
+    archives = "leftImg8bit_trainvaltest.zip gtFine_trainvaltest.zip"
+    if split == "train_extra":
+        archives = "leftImg8bit_trainextra.zip gtCoarse.zip"
     return f"get it with: pip install cityscapesscripts; csDownload {archives}; then unpack these in {root}"
 
 
