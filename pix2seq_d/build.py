@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ from torch.utils.data import DataLoader
 from pix2seq_d.config import DataConfig, RunConfig
 from pix2seq_d.data.batch import Batch
 from pix2seq_d.data.camvid import CamVid
+from pix2seq_d.data.cityscapes import Cityscapes, how_to_get
 from pix2seq_d.data.folder import VideoDataset
 from pix2seq_d.data.kitti_step import KittiStep
 from pix2seq_d.data.loaders import ClipDataset, build_loader
+from pix2seq_d.data.remapped import RemappedClips, RemappedVideos
 from pix2seq_d.data.synthetic import SyntheticClips
 from pix2seq_d.data.synthetic_videos import SyntheticVideos
 from pix2seq_d.data.transforms import ClipTransform
@@ -22,19 +25,43 @@ from pix2seq_d.diffusion.loss import DiffusionLoss
 from pix2seq_d.diffusion.schedule import SCHEDULES
 from pix2seq_d.engine.optim import lr_at
 from pix2seq_d.engine.trainer import LoopSettings, TrainingLoss
+from pix2seq_d.label_mapping import same_space, unmatched
 from pix2seq_d.labels import LabelSpec, get_label_spec
 from pix2seq_d.models.pix2seq_d import Pix2SeqD
 
-READERS = {"kitti-step": KittiStep, "camvid": CamVid}
-LABEL_SPECS_OF = {"synthetic": "kitti-step", "kitti-step": "kitti-step", "camvid": "camvid"}  # what their maps hold
+READERS: dict[str, Callable[..., Any]] = {
+    "kitti-step": KittiStep,
+    "camvid": CamVid,
+    "cityscapes": Cityscapes,
+    "cityscapes-step": partial(Cityscapes, spec=get_label_spec("cityscapes-step")),
+}
+LABEL_SPECS_OF = {  # what their maps hold
+    "synthetic": "kitti-step",
+    "kitti-step": "kitti-step",
+    "camvid": "camvid",
+    "cityscapes": "cityscapes",
+    "cityscapes-step": "cityscapes-step",
+}
 
 
 def build_label_spec(config: RunConfig) -> LabelSpec:
-    """The label spec the run works in; raises ValueError where the dataset's maps hold other classes."""
-    expected, name = LABEL_SPECS_OF.get(config.data.dataset), config.data.label_spec
-    if expected not in (None, name):
-        raise ValueError(f"data.label_spec: expected {expected} for data.dataset {config.data.dataset}, got {name!r}")
-    return get_label_spec(name)
+    """The label spec the run works in; raises ValueError where no class of the dataset has a counterpart in it."""
+    target, source = get_label_spec(config.data.label_spec), LABEL_SPECS_OF.get(config.data.dataset)
+    if source is not None and len(unmatched(get_label_spec(source), target)[1]) == target.num_classes:
+        raise ValueError(
+            f"data.label_spec: expected a spec that shares classes with data.dataset {config.data.dataset} "
+            f"({source}), got {target.name!r}"
+        )
+    return target
+
+
+def describe_label_mapping(config: RunConfig) -> str:
+    """How the classes of the dataset become those of the run, in one line; empty where they are the same."""
+    target, name = get_label_spec(config.data.label_spec), LABEL_SPECS_OF.get(config.data.dataset)
+    if name is None or same_space(get_label_spec(name), target):
+        return ""
+    lost, absent = (", ".join(names) or "none" for names in unmatched(get_label_spec(name), target))
+    return f"labels {name} -> {target.name}: become void: {lost}; classes without data: {absent}"
 
 
 def build_model(config: RunConfig) -> Pix2SeqD:
@@ -63,9 +90,11 @@ def build_training_loss(config: RunConfig, model: Pix2SeqD) -> TrainingLoss:
 
 
 def build_clips(config: DataConfig, split: str, *, past_offsets: Sequence[int], size: tuple[int, int]) -> ClipDataset:
-    """Clips of a split; `size` (H, W) is what synthetic frames are rendered at."""
+    """Clips of a split in `config.label_spec`; `size` (H, W) is what synthetic frames are rendered at."""
+    target = get_label_spec(config.label_spec)
     if config.dataset == "synthetic":
-        return SyntheticClips(
+        source = SyntheticVideos.label_spec
+        clips: ClipDataset = SyntheticClips(
             split=split,
             num_sequences=config.num_sequences,
             num_frames=config.num_frames,
@@ -75,14 +104,18 @@ def build_clips(config: DataConfig, split: str, *, past_offsets: Sequence[int], 
             seed=config.seed,
             difficulty=config.difficulty,
         )
-    return _reader(config)(config.root, split, past_offsets=tuple(past_offsets))
+    else:
+        reader = _read_split(config, split, past_offsets=tuple(past_offsets))
+        clips, source = reader, reader.label_spec
+    return clips if same_space(source, target) else RemappedClips(clips, source, target)
 
 
 def build_videos(config: RunConfig) -> VideoDataset:
-    """Whole labelled videos of the validation split."""
+    """Whole labelled videos of the validation split in `data.label_spec`."""
+    target = get_label_spec(config.data.label_spec)
     if config.data.dataset == "synthetic":
         height, width = config.model.image_size
-        return SyntheticVideos(
+        videos: VideoDataset = SyntheticVideos(
             split=config.data.val_split,
             num_sequences=config.validation.num_sequences,
             num_frames=config.validation.num_frames,
@@ -91,7 +124,9 @@ def build_videos(config: RunConfig) -> VideoDataset:
             seed=config.data.seed,
             difficulty=config.data.difficulty,
         )
-    return _reader(config.data)(config.data.root, config.data.val_split)
+    else:
+        videos = _read_split(config.data, config.data.val_split)
+    return videos if same_space(videos.label_spec, target) else RemappedVideos(videos, target)
 
 
 def build_train_loader(config: RunConfig, model: Pix2SeqD, *, start: int, num_processes: int) -> DataLoader[Batch]:
@@ -151,10 +186,21 @@ def build_loop_settings(config: RunConfig) -> LoopSettings:
     )
 
 
-def _reader(config: DataConfig) -> Any:
+def _read_split(config: DataConfig, split: str, *, past_offsets: tuple[int, ...] = ()) -> Any:
+    dataset = _reader(config)(config.root, split, past_offsets=past_offsets)
+    if not getattr(dataset, "has_labels", True):
+        names = "data.train_split, data.val_split"
+        raise ValueError(f"{names}: expected splits with public label maps, got {split!r} of {config.dataset}")
+    return dataset
+
+
+def _reader(config: DataConfig) -> Callable[..., Any]:
     if config.dataset not in READERS:
         known = ", ".join(("synthetic", *READERS))
-        raise ValueError(f"data.dataset: expected {known} (others have no reader yet), got {config.dataset!r}")
+        raise ValueError(f"data.dataset: expected {known}, got {config.dataset!r}")
     if not Path(config.root).exists():
-        raise ValueError(f"data.root: {config.root} does not exist; see the README for how to get {config.dataset}")
+        how = f"see the README for how to get {config.dataset}"
+        if config.dataset.startswith("cityscapes"):
+            how = how_to_get(Path(config.root))
+        raise ValueError(f"data.root: {config.root} does not exist; {how}")
     return READERS[config.dataset]

@@ -91,9 +91,9 @@ class DataConfig:
     """Where clips come from and how they are varied.
 
     Attributes:
-        dataset: "synthetic", "kitti-step", "camvid" or "cityscapes".
+        dataset: "synthetic", "kitti-step", "camvid", "cityscapes" (8 thing classes) or "cityscapes-step" (2).
         root: folder of the dataset (unused for "synthetic").
-        label_spec: name of the label spec.
+        label_spec: name of the label spec of the run; where the dataset has another, its classes are mapped by name.
         train_split: split to train on.
         val_split: split to validate on.
         scale_min: smallest random enlargement of a clip.
@@ -109,7 +109,7 @@ class DataConfig:
         seed: of the synthetic data.
     """
 
-    dataset: Literal["synthetic", "kitti-step", "camvid", "cityscapes"] = "synthetic"
+    dataset: Literal["synthetic", "kitti-step", "camvid", "cityscapes", "cityscapes-step"] = "synthetic"
     root: str = "data/kitti_step"
     label_spec: Literal["kitti-step", "cityscapes-step", "cityscapes", "camvid"] = "kitti-step"
     train_split: str = "train"

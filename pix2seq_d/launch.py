@@ -24,6 +24,7 @@ from pix2seq_d.build import (
     build_train_loader,
     build_training_loss,
     build_videos,
+    describe_label_mapping,
 )
 from pix2seq_d.config import RunConfig, TrainConfig
 from pix2seq_d.data.formats import write_image
@@ -51,6 +52,8 @@ def run_training(config: RunConfig) -> Path:
     check_data(config)
     accelerator = build_accelerator(config)
     set_seed(config.train.seed)
+    if accelerator.is_main_process and (mapping := describe_label_mapping(config)):
+        logger.info(mapping)
     run_dir, values = Path(config.train.output_dir), dataclasses.asdict(config)
     resuming = config.train.resume and bool(checkpoint.list_checkpoints(run_dir))
     module = build_training_loss(config, build_model(config) if resuming else initial_model(config))
@@ -107,7 +110,7 @@ def check_data(config: RunConfig) -> None:
     """Finds out before anything is built or downloaded whether the data of training and validation are there.
 
     Raises:
-        ValueError: they are not, naming what is missing, or they hold other classes than the label spec.
+        ValueError: they are not, naming what is missing, or they share no class with the label spec.
     """
     data, model = config.data, config.model
     build_label_spec(config)
@@ -176,6 +179,7 @@ def _score(
         build_label_spec(config),
         num_sequences=settings.num_sequences,
         num_frames=settings.num_frames,
+        independent=config.loss.past_dropout_all == 1,  # it has never seen a past map
         accelerator=accelerator,
     )
     if log is None:

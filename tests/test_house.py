@@ -27,6 +27,7 @@ PACKAGE = ROOT / "pix2seq_d"
 # imports go downward, or sideways inside a room; the longest matching prefix decides
 ROOMS = {
     "labels": (0, "labels"),
+    "label_mapping": (1, "label_mapping"),
     "bits": (0, "bits"),
     "config": (0, "config"),
     "diffusion": (1, "diffusion"),
