@@ -22,6 +22,8 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 MAX_PIXELS = 1 << 26  # 67 million, twice an 8K frame: a larger header is a mistake or an attack
 
 _PILLOW_FORMATS = ("PNG", "JPEG", "BMP", "WebP")
+# what Pillow lets through for broken files; the last three come from the tags of a damaged TIFF
+_BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, TypeError, LookupError, ArithmeticError)
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_KINDS = {0: "greyscale", 2: "RGB", 3: "palette", 4: "greyscale with alpha", 6: "RGBA"}
 
@@ -84,7 +86,7 @@ def load_image(path: str | os.PathLike[str], *, formats: tuple[str, ...] = _PILL
         raise DataError(f"{path}: expected at most {MAX_PIXELS} pixels, got far more") from None
     except DataError:
         raise
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
+    except _BROKEN as error:
         reason = getattr(error, "strerror", None) or f"broken or cut off: {error}"
         raise DataError(f"{path}: expected a readable image, got one that is not ({reason})") from None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -233,6 +234,21 @@ def test_damaged_parts_raise_data_errors_only(tmp_path: Path, compression: str |
             messages.append(str(error))
     assert len(messages) > 60
     assert not [message for message in messages if "\n" in message]
+
+
+def test_parts_with_a_tag_of_another_type(tmp_path: Path) -> None:
+    """Where the pixels begin (tag 273) as text instead of a number: type 2 in its entry of 12 bytes."""
+    path = tmp_path / "a.tif"
+    Image.fromarray(np.zeros((2, 3), np.int32)).save(path)
+    data = bytearray(path.read_bytes())
+    (start,) = struct.unpack_from("<I", data, 4)
+    (count,) = struct.unpack_from("<H", data, start)
+    (entry,) = (p for k in range(count) if struct.unpack_from("<H", data, p := start + 2 + 12 * k) == (273,))
+    struct.pack_into("<H", data, entry + 2, 2)
+    path.write_bytes(data)
+    with pytest.raises(DataError, match="expected a readable image, got one that is not") as error:
+        read_panoptic_parts(path, FULL)
+    assert one_line(error, path)
 
 
 def test_label_ids_are_no_instance_ids(tmp_path: Path) -> None:
