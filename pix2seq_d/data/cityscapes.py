@@ -35,7 +35,7 @@ _NAME = re.compile(r"(.+_[0-9]+)_([0-9]+)")  # {city}_{seq} and {frame}
 class Cityscapes(LabelledVideos):
     """Cityscapes' frames with their panoptic maps; sequence ids are "aachen_000000" ..., a frame's number its last one.
 
-    Only every 20th frame of a 30-frame snippet is labelled. Where leftImg8bit_sequence/ is there and `all_frames` asks
+    Only the 20th of a snippet's 30 frames is labelled. Where leftImg8bit_sequence/ is there and `all_frames` asks
     for them, clips carry the images of the frames before; these have no maps: void, not `present`.
 
     Args:
