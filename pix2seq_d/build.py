@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from pix2seq_d.data.archive import unpack_found_zips
 from pix2seq_d.data.batch import Batch
 from pix2seq_d.data.bdd100k import Bdd100k
 from pix2seq_d.data.camvid import CamVid
+from pix2seq_d.data.cityscapes import Cityscapes, how_to_get
 from pix2seq_d.data.cityscapes_vps import CityscapesVps
 from pix2seq_d.data.coco import Coco
 from pix2seq_d.data.download import DOWNLOADS, ZIPS_OF, fetch_dataset
@@ -23,6 +25,7 @@ from pix2seq_d.data.labelled_folder import LabelledFolder
 from pix2seq_d.data.labels_json import LABELS_NAME, read_labels_json
 from pix2seq_d.data.loaders import ClipDataset, build_loader
 from pix2seq_d.data.motchallenge_step import MotChallengeStep
+from pix2seq_d.data.remapped import RemappedClips, RemappedVideos
 from pix2seq_d.data.synthetic import SyntheticClips
 from pix2seq_d.data.synthetic_videos import SyntheticVideos
 from pix2seq_d.data.transforms import ClipTransform
@@ -30,22 +33,27 @@ from pix2seq_d.diffusion.loss import DiffusionLoss
 from pix2seq_d.diffusion.schedule import SCHEDULES
 from pix2seq_d.engine.optim import lr_at
 from pix2seq_d.engine.trainer import LoopSettings, TrainingLoss
+from pix2seq_d.label_mapping import same_space, unmatched
 from pix2seq_d.labels import LabelSpec, get_label_spec
 from pix2seq_d.models.pix2seq_d import Pix2SeqD
 
-READERS = {
+READERS: dict[str, Callable[..., Any]] = {
     "kitti-step": KittiStep,
     "camvid": CamVid,
+    "cityscapes": Cityscapes,
+    "cityscapes-step": partial(Cityscapes, spec=get_label_spec("cityscapes-step")),
     "cityscapes-vps": CityscapesVps,
     "motchallenge-step": MotChallengeStep,
     "bdd100k": Bdd100k,
     "coco": Coco,
     "folder": LabelledFolder,
 }
-LABEL_SPECS_OF = {  # what their maps hold
+LABEL_SPECS_OF = {  # what their maps hold; a "folder" says so itself
     "synthetic": "kitti-step",
     "kitti-step": "kitti-step",
     "camvid": "camvid",
+    "cityscapes": "cityscapes",
+    "cityscapes-step": "cityscapes-step",
     "cityscapes-vps": "cityscapes-vps",
     "motchallenge-step": "motchallenge-step",
     "bdd100k": "bdd100k",
@@ -53,25 +61,37 @@ LABEL_SPECS_OF = {  # what their maps hold
 }
 
 
-def build_label_spec(config: RunConfig) -> LabelSpec:
+def build_label_spec(config: DataConfig) -> LabelSpec:
     """The label spec the run works in: that of data.label_spec or, for the dataset "folder", of its labels.json.
 
     Raises:
-        ValueError: the dataset's maps hold other classes, or labels.json is missing or broken.
+        ValueError: no class of the dataset has a counterpart in it, or labels.json is missing or broken.
     """
-    if config.data.dataset == "folder":
-        _check_root(config.data)
-        return read_labels_json(Path(config.data.root) / LABELS_NAME)
-    expected, name = LABEL_SPECS_OF.get(config.data.dataset), config.data.label_spec
-    if expected not in (None, name):
-        raise ValueError(f"data.label_spec: expected {expected} for data.dataset {config.data.dataset}, got {name!r}")
-    return get_label_spec(name)
+    if config.dataset == "folder":
+        _check_root(config)
+        return read_labels_json(Path(config.root) / LABELS_NAME)
+    target, source = get_label_spec(config.label_spec), LABEL_SPECS_OF.get(config.dataset)
+    if source is not None and len(unmatched(get_label_spec(source), target)[1]) == target.num_classes:
+        raise ValueError(
+            f"data.label_spec: expected a spec that shares classes with data.dataset {config.dataset} "
+            f"({source}), got {target.name!r}"
+        )
+    return target
+
+
+def describe_label_mapping(config: DataConfig) -> str:
+    """How the classes of the dataset become those of the run, in one line; empty where they are the same."""
+    target, name = build_label_spec(config), LABEL_SPECS_OF.get(config.dataset)
+    if name is None or same_space(get_label_spec(name), target):
+        return ""
+    lost, absent = (", ".join(names) or "none" for names in unmatched(get_label_spec(name), target))
+    return f"labels {name} -> {target.name}: become void: {lost}; classes without data: {absent}"
 
 
 def build_model(config: RunConfig) -> Pix2SeqD:
     """The model with random weights."""
     arguments = {**dataclasses.asdict(config.model), **dataclasses.asdict(config.sampling)}
-    spec = build_label_spec(config)
+    spec = build_label_spec(config.data)
     if config.model.num_class_bits < spec.num_class_bits:
         raise ValueError(
             f"model.num_class_bits: expected at least {spec.num_class_bits} for void and the {spec.num_classes} "
@@ -113,9 +133,11 @@ def prepare_data(config: DataConfig) -> None:
 
 
 def build_clips(config: DataConfig, split: str, *, past_offsets: Sequence[int], size: tuple[int, int]) -> ClipDataset:
-    """Clips of a split; `size` (H, W) is what synthetic frames are rendered at."""
+    """Clips of a split in the label spec of the run; `size` (H, W) is what synthetic frames are rendered at."""
+    target = build_label_spec(config)
     if config.dataset == "synthetic":
-        return SyntheticClips(
+        source = SyntheticVideos.label_spec
+        clips: ClipDataset = SyntheticClips(
             split=split,
             num_sequences=config.num_sequences,
             num_frames=config.num_frames,
@@ -125,14 +147,18 @@ def build_clips(config: DataConfig, split: str, *, past_offsets: Sequence[int], 
             seed=config.seed,
             difficulty=config.difficulty,
         )
-    return _reader(config)(config.root, split, past_offsets=tuple(past_offsets))
+    else:
+        reader = _read_split(config, split, past_offsets=tuple(past_offsets))
+        clips, source = reader, reader.label_spec
+    return clips if same_space(source, target) else RemappedClips(clips, source, target)
 
 
 def build_videos(config: RunConfig) -> VideoDataset:
-    """Whole labelled videos of the validation split."""
+    """Whole labelled videos of the validation split in the label spec of the run."""
+    target = build_label_spec(config.data)
     if config.data.dataset == "synthetic":
         height, width = config.model.image_size
-        return SyntheticVideos(
+        videos: VideoDataset = SyntheticVideos(
             split=config.data.val_split,
             num_sequences=config.validation.num_sequences,
             num_frames=config.validation.num_frames,
@@ -141,7 +167,9 @@ def build_videos(config: RunConfig) -> VideoDataset:
             seed=config.data.seed,
             difficulty=config.data.difficulty,
         )
-    return _reader(config.data)(config.data.root, config.data.val_split)
+    else:
+        videos = _read_split(config.data, config.data.val_split)
+    return videos if same_space(videos.label_spec, target) else RemappedVideos(videos, target)
 
 
 def build_train_loader(config: RunConfig, model: Pix2SeqD, *, start: int, num_processes: int) -> DataLoader[Batch]:
@@ -161,7 +189,7 @@ def build_train_loader(config: RunConfig, model: Pix2SeqD, *, start: int, num_pr
     return build_loader(
         clips,
         transform,
-        build_label_spec(config),
+        build_label_spec(config.data),
         batch_size=config.train.batch_size,
         num_instance_codes=model.num_instance_codes,
         seed=config.train.seed,
@@ -201,14 +229,24 @@ def build_loop_settings(config: RunConfig) -> LoopSettings:
     )
 
 
-def _reader(config: DataConfig) -> Any:
+def _read_split(config: DataConfig, split: str, *, past_offsets: tuple[int, ...] = ()) -> Any:
+    dataset = _reader(config)(config.root, split, past_offsets=past_offsets)
+    if not getattr(dataset, "has_labels", True):
+        names = "data.train_split, data.val_split"
+        raise ValueError(f"{names}: expected splits with public label maps, got {split!r} of {config.dataset}")
+    return dataset
+
+
+def _reader(config: DataConfig) -> Callable[..., Any]:
     if config.dataset not in READERS:
-        known = ", ".join(("synthetic", *READERS))
-        raise ValueError(f"data.dataset: expected {known} (others have no reader yet), got {config.dataset!r}")
+        raise ValueError(f"data.dataset: expected {', '.join(('synthetic', *READERS))}, got {config.dataset!r}")
     _check_root(config)
     return READERS[config.dataset]
 
 
 def _check_root(config: DataConfig) -> None:
     if not Path(config.root).exists():
-        raise ValueError(f"data.root: {config.root} does not exist; see the README for how to get {config.dataset}")
+        how = f"see the README for how to get {config.dataset}"
+        if config.dataset in ("cityscapes", "cityscapes-step"):
+            how = how_to_get(Path(config.root))
+        raise ValueError(f"data.root: {config.root} does not exist; {how}")

@@ -94,7 +94,8 @@ class DataConfig:
         dataset: "synthetic" or a dataset on disk; "folder" is your own (docs/own_dataset.md).
         root: folder of the dataset (unused for "synthetic").
         download: fetch the dataset from the Hub where root is missing or empty ("kitti-step" only).
-        label_spec: name of the label spec (unused for "folder", whose labels.json is the label spec).
+        label_spec: name of the label spec of the run; where the dataset has another, its classes are mapped by name
+            (unused for "folder", whose labels.json is the label spec).
         train_split: split to train on.
         val_split: split to validate on.
         scale_min: smallest random enlargement of a clip.
@@ -115,6 +116,7 @@ class DataConfig:
         "kitti-step",
         "camvid",
         "cityscapes",
+        "cityscapes-step",
         "cityscapes-vps",
         "motchallenge-step",
         "bdd100k",

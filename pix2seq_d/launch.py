@@ -24,6 +24,7 @@ from pix2seq_d.build import (
     build_train_loader,
     build_training_loss,
     build_videos,
+    describe_label_mapping,
     prepare_data,
 )
 from pix2seq_d.config import RunConfig, TrainConfig
@@ -52,6 +53,8 @@ def run_training(config: RunConfig) -> Path:
     check_data(config)
     accelerator = build_accelerator(config)
     set_seed(config.train.seed)
+    if accelerator.is_main_process and (mapping := describe_label_mapping(config.data)):
+        logger.info(mapping)
     run_dir, values = Path(config.train.output_dir), dataclasses.asdict(config)
     resuming = config.train.resume and bool(checkpoint.list_checkpoints(run_dir))
     module = build_training_loss(config, build_model(config) if resuming else initial_model(config))
@@ -112,11 +115,11 @@ def check_data(config: RunConfig) -> None:
     Before the processes of a run are connected: none of them then waits so long for another that the run ends.
 
     Raises:
-        ValueError: they are not, naming what is missing, or they hold other classes than the label spec.
+        ValueError: they are not, naming what is missing, or they share no class with the label spec.
         OSError: they could not be fetched.
     """
     data, model = config.data, config.model
-    build_label_spec(config)
+    build_label_spec(config.data)
     prepare_data(data)
     build_clips(data, data.train_split, past_offsets=model.past_offsets, size=model.image_size)
     if config.validation.every:
@@ -180,9 +183,10 @@ def _score(
     result, pictures = validate(
         predictor,
         build_videos(config),
-        build_label_spec(config),
+        build_label_spec(config.data),
         num_sequences=settings.num_sequences,
         num_frames=settings.num_frames,
+        independent=config.loss.past_dropout_all == 1,  # it has never seen a past map
         accelerator=accelerator,
     )
     if log is None:

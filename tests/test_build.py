@@ -6,16 +6,20 @@ import dataclasses
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
+import numpy as np
 import pytest
 import torch
+from cityscapes_tree import write_fine, write_images
 from tiny_runs import tiny_config
 from zips import make_zip
 
 from pix2seq_d import build
 from pix2seq_d.config import MODEL_SIZES, PRESETS, DataConfig, RunConfig
 from pix2seq_d.data.batch import Batch
+from pix2seq_d.data.formats import write_image
+from pix2seq_d.labels import LABEL_SPECS
 from pix2seq_d.models.pix2seq_d import Pix2SeqD
 
 
@@ -79,7 +83,8 @@ def test_the_learning_rate_is_that_of_the_settings() -> None:
 def test_missing_data_is_named(dataset: Any, videos: bool, tmp_path: Path) -> None:
     config = RunConfig(data=DataConfig(dataset=dataset, root=str(tmp_path / "nowhere")))
     clips = partial(build.build_clips, config.data, "train", past_offsets=(), size=(32, 64))
-    with pytest.raises(ValueError, match=rf"^data.root: \S+nowhere does not exist.*{dataset}"):
+    how = "csDownload leftImg8bit_trainvaltest.zip" if dataset.startswith("cityscapes") else dataset
+    with pytest.raises(ValueError, match=rf"^data.root: \S+nowhere does not exist.*{how}"):
         _ = build.build_videos(config) if videos else clips()
 
 
@@ -128,9 +133,67 @@ def test_an_unknown_dataset() -> None:
         build.build_clips(data, "train", past_offsets=(), size=(32, 64))
 
 
-@pytest.mark.xfail(strict=True, reason="the reader of Cityscapes is not there yet")
 def test_every_dataset_of_the_presets_has_a_reader() -> None:
     assert {config.data.dataset for config in PRESETS.values()} <= {"synthetic", *build.READERS}
+
+
+def test_every_choice_of_a_dataset_has_a_reader_and_a_spec() -> None:
+    choices = set(get_args(get_type_hints(DataConfig)["dataset"]))
+    assert choices == {"synthetic", *build.READERS}
+    assert choices >= set(build.LABEL_SPECS_OF)
+    for dataset, name in build.LABEL_SPECS_OF.items():
+        assert name in LABEL_SPECS, dataset
+
+
+def test_a_split_without_public_maps_is_refused(tmp_path: Path) -> None:
+    write_image(tmp_path / "images" / "test" / "0000" / "000000.png", np.zeros((4, 8, 3), np.uint8))
+    data = DataConfig(dataset="kitti-step", root=str(tmp_path))
+    message = r"^data.train_split, data.val_split: expected splits with public label maps, got 'test' of kitti-step$"
+    with pytest.raises(ValueError, match=message):
+        build.build_clips(data, "test", past_offsets=(), size=(4, 8))
+    with pytest.raises(ValueError, match=message):
+        build.build_videos(RunConfig(data=replace(data, val_split="test")))
+
+
+# one label space for several datasets
+
+
+@pytest.mark.parametrize(("dataset", "trucks"), [("cityscapes", [1, 1]), ("cityscapes-step", [0, 0])])
+def test_the_two_specs_of_cityscapes(dataset: Any, trucks: list[int], tmp_path: Path) -> None:
+    data = DataConfig(dataset=dataset, label_spec=dataset, root=str(write_fine(write_images(tmp_path))))
+    clips = build.build_clips(data, "train", past_offsets=(), size=(4, 8))
+    assert clips[0].instance_map[0, 0, 3:5].tolist() == trucks
+    assert build.describe_label_mapping(data) == ""
+
+
+def test_maps_are_brought_into_the_spec_of_the_run(tmp_path: Path) -> None:
+    """Cityscapes in KITTI-STEP's space: the same codes, trucks without instances; in CamVid's: trucks are void."""
+    root = str(write_fine(write_images(tmp_path / "a", "val"), "val"))
+    config = RunConfig(data=DataConfig(dataset="cityscapes", label_spec="kitti-step", root=root))
+    videos = build.build_videos(config)
+    _, class_map, instance_map = videos.read_frame("aachen_000010", 19)
+    assert videos.label_spec.name == "kitti-step"
+    assert class_map[0].tolist() == [255, 13, 13, 14, 14, 11, 0, 0]
+    assert instance_map[0].tolist() == [0, 1, 3, 0, 0, 0, 0, 0]
+    camvid = replace(config.data, label_spec="camvid")
+    clip = build.build_clips(camvid, "val", past_offsets=(), size=(4, 8))[1]
+    assert clip.class_map[0, 0].tolist() == [255, 8, 8, 255, 255, 9, 3, 3]
+    assert not clip.instance_map.any()
+    assert (clip.name, clip.frames.shape) == ("aachen_000010/000019", (1, 4, 8, 3))
+    assert build.describe_label_mapping(camvid) == (
+        "labels cityscapes -> camvid: become void: wall, traffic light, terrain, truck, bus, train, motorcycle, "
+        "bicycle; classes without data: none"
+    )
+
+
+def test_synthetic_clips_in_another_space(tmp_path: Path) -> None:
+    """Loader and videos of a run in CamVid's space: its codes, 0..11, and no instance."""
+    options = "--data.label_spec camvid --model.num_class_bits 4 --model.num_instance_bits 0".split()
+    config = tiny_config(tmp_path, *options)
+    (batch,) = first_batches(config, 1)
+    assert int(batch.class_codes.max()) <= 11
+    assert len(batch.class_codes.unique()) > 3
+    assert build.build_videos(config).read_frame("0000", 0)[1].max() in (10, 255)
 
 
 def test_videos_are_those_of_the_validation_split(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ PACKAGE = ROOT / "pix2seq_d"
 ROOMS = {
     "labels": (0, "labels"),
     "label_tables": (0, "labels"),
+    "label_mapping": (1, "label_mapping"),
     "bits": (0, "bits"),
     "config": (0, "config"),
     "diffusion": (1, "diffusion"),

@@ -13,13 +13,15 @@ import huggingface_hub.constants
 import numpy as np
 import pytest
 import torch
+from cityscapes_tree import write_fine, write_images
 from loopback_hub import running_hub
-from tiny_runs import TINY_OPTIONS, accelerate_state  # noqa: F401
+from tiny_runs import TINY_OPTIONS, accelerate_state, tiny_config  # noqa: F401
 from zips import kitti_step_zip
 
 from pix2seq_d import commands
 from pix2seq_d.data.formats import read_kitti_step, write_image, write_kitti_step
 from pix2seq_d.data.synthetic_videos import SyntheticVideos
+from pix2seq_d.launch import initial_model
 from pix2seq_d.models.pix2seq_d import Pix2SeqD
 
 ROOT = Path(__file__).parents[1]
@@ -131,6 +133,27 @@ def test_the_defaults_of_the_training_scripts(call: Call, capsys: Capture) -> No
         text = capsys.readouterr().out
         assert f"preset: {preset}" in text
         assert f"output_dir: results/{script.removesuffix('.py')}" in text
+
+
+@pytest.mark.usefixtures("accelerate_state")
+def test_pretraining_on_cityscapes(call: Call, tmp_path: Path, capsys: Capture) -> None:
+    """Its own preset on a tiny tree, at a tiny size; what it saves is what training on KITTI-STEP starts from."""
+    data, run_dir = tmp_path / "cityscapes", tmp_path / "pretrain"
+    for split in ("train", "val"):
+        write_fine(write_images(data, split, size=(20, 40)), split, size=(20, 40))
+    tiny = [o for o in TINY_OPTIONS if o not in ("--preset", "synthetic-tiny")]
+    tiny += "--model.block basic --model.norm group --train.encoder_weights= --train.precision no".split()
+    tiny += "--train.steps 2 --train.warmup_steps 1 --validation.every 2 --validation.num_steps 1".split()
+    assert call("pretrain.py", *tiny, "--data.root", data, "--train.output_dir", run_dir) == 0, capsys.readouterr().err
+    config = json.loads((run_dir / "config.json").read_text())
+    assert (config["data"]["dataset"], config["loss"]["past_dropout_all"]) == ("cityscapes", 1.0)
+    records = [json.loads(line) for line in (run_dir / "log.jsonl").read_text().splitlines()]
+    assert [r["step"] for r in records if r["kind"] == "validation"] == [2]
+    pretrained = Pix2SeqD.from_pretrained(run_dir / "model")
+    assert pretrained.label_spec.name == "cityscapes"
+    kitti = tiny_config(tmp_path / "run", "--train.init_from", str(run_dir))
+    for name, tensor in initial_model(kitti).state_dict().items():
+        assert torch.equal(tensor, pretrained.state_dict()[name]), name
 
 
 @pytest.mark.usefixtures("accelerate_state")

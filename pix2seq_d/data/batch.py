@@ -22,7 +22,8 @@ class Clip:
         frames: (F, H, W, 3) uint8 RGB, images of the last F of the L frames; F = 1 unless a reader was asked for all.
         class_map: (L, H, W) uint8 train ids, oldest first, the last one belongs to the frame to predict; 255 is void.
         instance_map: (L, H, W) int32, 0 = no instance (stuff, void, or a crowd region of a thing class).
-        present: (L,) bool, False where a past frame does not exist or has no map; its maps are void then.
+        present: (L,) bool, False where a past frame does not exist or a frame has no map; its maps are void then. A
+            past frame without a map may have an image.
         sequence_id: name of the video, for example "0002".
         frame_id: number of the frame to predict, as in its file name.
     """

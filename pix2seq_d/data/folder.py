@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -152,17 +152,18 @@ class VideoDataset(Protocol):
 
 
 class FrameFiles(NamedTuple):
-    """The two files of a labelled frame."""
+    """The two files of a frame; `label` is None where its map is not public (test splits)."""
 
     image: Path
-    label: Path
+    label: Path | None
 
 
 class LabelledVideos:
     """Labelled frames on disk as videos (VideoDataset) and as a map-style dataset of Clips, one for every frame.
 
     A reader of a dataset gathers the files and says in `read_label` how a label file is read. Nothing is opened before
-    it is asked for; the clips come as they are on disk, without augmentation.
+    it is asked for; the clips come as they are on disk, without augmentation. Frames without a label file have void
+    maps that are not `present`.
 
     Args:
         files: files of every frame, by sequence and frame number.
@@ -195,6 +196,11 @@ class LabelledVideos:
         """Names of the videos in natural order."""
         return tuple(self._files)
 
+    @property
+    def has_labels(self) -> bool:
+        """Whether every frame has a label file; False for a test split, which cannot be trained or scored on."""
+        return all(files.label is not None for frames in self._files.values() for files in frames.values())
+
     def frame_ids(self, sequence_id: str) -> tuple[int, ...]:
         """Frame numbers of a video, ascending; raises ValueError for an unknown video."""
         return tuple(self._frames(sequence_id))
@@ -216,14 +222,21 @@ class LabelledVideos:
         number = frame_id + offset
         return number if number in self._frames(sequence_id) else None
 
+    def past_image(self, sequence_id: str, frame_id: int, offset: int) -> Path | None:
+        """Image file of the frame `offset` away, with or without a map; None where there is none."""
+        number = self.past_frame(sequence_id, frame_id, offset)
+        return None if number is None else self._frame(sequence_id, number).image
+
     def read_maps(self, sequence_id: str, frame_id: int) -> tuple[np.ndarray, np.ndarray]:
-        """(H, W) uint8 train ids and (H, W) int32 instance ids of one frame.
+        """(H, W) uint8 train ids and (H, W) int32 instance ids of one frame; void where it has no label file.
 
         Raises:
             DataError: the label file is missing or broken, or holds a class id outside the spec.
             ValueError: an unknown video or frame.
         """
-        path = self._frame(sequence_id, frame_id).label
+        image, path = self._frame(sequence_id, frame_id)
+        if path is None:
+            return self._void_maps(read_image(image).shape[:2])
         class_map, instance_map = self.read_label(path)
         check_class_ids(path, class_map, self.label_spec)
         return class_map, instance_map
@@ -232,6 +245,8 @@ class LabelledVideos:
         """(H, W, 3) uint8 image with the maps of `read_maps`; raises as that, and DataError if their sizes differ."""
         files = self._frame(sequence_id, frame_id)
         image = read_image(files.image)
+        if files.label is None:
+            return image, *self._void_maps(image.shape[:2])
         class_map, instance_map = self.read_maps(sequence_id, frame_id)
         check_same_size(files.label, class_map.shape, files.image, image.shape[:2])
         return image, class_map, instance_map
@@ -243,24 +258,30 @@ class LabelledVideos:
         """The clip that ends at frame `index` of all frames of all videos."""
         sequence_id, frame_id = self._clips[index]
         image, class_map, instance_map = self.read_frame(sequence_id, frame_id)
-        past = [self.past_frame(sequence_id, frame_id, offset) for offset in self.past_offsets]
-        class_maps = np.full((len(past) + 1, *class_map.shape), self.label_spec.void_id, np.uint8)
-        instance_maps = np.zeros(class_maps.shape, np.int32)
-        frames = np.zeros((len(past) + 1 if self.all_frames else 1, *image.shape), np.uint8)
-        for k, number in enumerate(past):
-            if number is None:
-                continue
-            class_maps[k], instance_maps[k] = self._past_maps(sequence_id, number, size=class_map.shape)
-            if self.all_frames:
-                frames[k] = self.read_frame(sequence_id, number)[0]
+        num_past, size = len(self.past_offsets), class_map.shape
+        class_maps, instance_maps = self._void_maps((num_past + 1, *size))
+        frames = np.zeros((num_past + 1 if self.all_frames else 1, *image.shape), np.uint8)
+        present = np.zeros(num_past + 1, bool)
+        for k, offset in enumerate(self.past_offsets):
+            number = self.past_frame(sequence_id, frame_id, offset)
+            if number is not None and (label := self._frame(sequence_id, number).label) is not None:
+                class_maps[k], instance_maps[k] = self._past_maps(sequence_id, number, label, size=size)
+                present[k] = True
+            if self.all_frames and (path := self.past_image(sequence_id, frame_id, offset)) is not None:
+                frames[k] = _past_image(path, size=size)
         class_maps[-1], instance_maps[-1], frames[-1] = class_map, instance_map, image
-        present = np.array([number is not None for number in past] + [True])
+        present[-1] = self._frame(sequence_id, frame_id).label is not None
         return Clip(frames, class_maps, instance_maps, present, sequence_id, frame_id)
 
-    def _past_maps(self, sequence_id: str, frame_id: int, *, size: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    def _past_maps(
+        self, sequence_id: str, frame_id: int, label: Path, *, size: tuple[int, ...]
+    ) -> tuple[np.ndarray, np.ndarray]:
         class_map, instance_map = self.read_maps(sequence_id, frame_id)
-        check_same_size(self._frame(sequence_id, frame_id).label, class_map.shape, "the frame to predict", size)
+        check_same_size(label, class_map.shape, "the frame to predict", size)
         return class_map, instance_map
+
+    def _void_maps(self, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+        return np.full(shape, self.label_spec.void_id, np.uint8), np.zeros(shape, np.int32)
 
     def _frames(self, sequence_id: str) -> Mapping[int, FrameFiles]:
         if sequence_id not in self._files:
@@ -281,11 +302,21 @@ def labelled_neighbour(numbers: Sequence[int], frame_id: int, offset: int) -> in
     return numbers[place] if 0 <= place < len(numbers) else None
 
 
-def pair_labels(pairs: Iterable[tuple[str, int, Path, Path]], *, root: Path) -> dict[str, dict[int, FrameFiles]]:
-    """Index for LabelledVideos from (sequence, frame number, image, label) with every label file there.
+def pair_labels(
+    pairs: Iterable[tuple[str, int, Path, Path | None]],
+    *,
+    root: Path,
+    exists: Callable[[Path], bool] = Path.is_file,
+) -> dict[str, dict[int, FrameFiles]]:
+    """Index for LabelledVideos with every label file there.
+
+    Args:
+        pairs: (sequence, frame number, image, label); label None = the frame has none.
+        root: folder of the images, for messages.
+        exists: whether a label file is there; a look into a listing saves a call to the file system per file.
 
     Raises:
-        DataError: two images with one number, or images without a label file: names the first, counts the rest.
+        DataError: two images with one number, or images without their label file: names the first, counts the rest.
     """
     files: dict[str, dict[int, FrameFiles]] = {}
     missing: list[FrameFiles] = []
@@ -294,7 +325,7 @@ def pair_labels(pairs: Iterable[tuple[str, int, Path, Path]], *, root: Path) -> 
         if number in frames:
             raise DataError(f"{image}: expected one image for frame {number}, found {frames[number].image.name} too")
         frames[number] = FrameFiles(image, label)
-        if not label.is_file():
+        if label is not None and not exists(label):
             missing.append(frames[number])
     if missing:
         raise DataError(
@@ -302,6 +333,12 @@ def pair_labels(pairs: Iterable[tuple[str, int, Path, Path]], *, root: Path) -> 
             f"({len(missing)} of {sum(map(len, files.values()))} frames under {root} have none)"
         )
     return files
+
+
+def _past_image(path: Path, *, size: tuple[int, ...]) -> np.ndarray:
+    image = read_image(path)
+    check_same_size(path, image.shape[:2], "the frame to predict", size)
+    return image
 
 
 def check_same_size(path: Path, size: tuple[int, ...], other: Path | str, expected: tuple[int, ...]) -> None:

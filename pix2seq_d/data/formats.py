@@ -24,7 +24,9 @@ MAX_PIXELS = 1 << 26  # 67 million, twice an 8K frame: a larger header is a mist
 MAX_SIDE = 1 << 16  # JPEG's own limit; one row or column of millions costs far more memory than its pixels
 MAX_PNG_BYTES = 1 << 29  # of a label map: twice what MAX_PIXELS need without compression
 
-_PILLOW_FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
+_PILLOW_FORMATS = ("PNG", "JPEG", "BMP", "WebP")
+# what Pillow lets through for broken files; the last three come from the tags of a damaged TIFF
+_BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, TypeError, LookupError, ArithmeticError)
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_KINDS = {0: "greyscale", 2: "RGB", 3: "palette", 4: "greyscale with alpha", 6: "RGBA"}
 
@@ -61,14 +63,19 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
     return to_rgb(load_image(path), path)
 
 
-def load_image(path: str | os.PathLike[str]) -> Image.Image:
-    """Opens and fully decodes an image in its own mode; raises DataError as `read_image` does."""
+def load_image(path: str | os.PathLike[str], *, formats: tuple[str, ...] = _PILLOW_FORMATS) -> Image.Image:
+    """Opens and fully decodes an image in its own mode; raises DataError as `read_image` does.
+
+    Args:
+        path: the file.
+        formats: accepted ones, by Pillow's names.
+    """
     try:
         if os.stat(path).st_size == 0:
             raise DataError(f"{path}: expected an image, got an empty file")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path, formats=_PILLOW_FORMATS) as image:
+            warnings.simplefilter("ignore")  # large or odd files: what matters becomes an error below
+            with Image.open(path, formats=formats) as image:
                 if max(image.size) > MAX_SIDE:
                     raise DataError(f"{path}: expected sides of at most {MAX_SIDE}, got {image.width}x{image.height}")
                 if image.width * image.height > MAX_PIXELS:
@@ -78,12 +85,13 @@ def load_image(path: str | os.PathLike[str]) -> Image.Image:
     except FileNotFoundError:
         raise DataError(f"{path}: expected an image, found no such file") from None
     except UnidentifiedImageError:
-        raise DataError(f"{path}: expected a PNG, JPEG, BMP or WebP image, got something else") from None
+        names = " or ".join(filter(None, (", ".join(formats[:-1]), formats[-1])))
+        raise DataError(f"{path}: expected a {names} image, got something else") from None
     except Image.DecompressionBombError:
         raise DataError(f"{path}: expected at most {MAX_PIXELS} pixels, got far more") from None
     except DataError:
         raise
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
+    except _BROKEN as error:
         reason = getattr(error, "strerror", None) or f"broken or cut off: {error}"
         raise DataError(f"{path}: expected a readable image, got one that is not ({reason})") from None
 

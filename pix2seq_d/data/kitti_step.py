@@ -23,9 +23,11 @@ _IMAGE, _LABEL = "_leftImg8bit", "_panoptic"
 class KittiStep(LabelledVideos):
     """KITTI-STEP videos with their panoptic maps; sequence ids are "0000" ... in either layout.
 
+    The maps of the test split are not public: its frames have images and void maps, `has_labels` is False.
+
     Args:
         root: folder of either layout, or the folder around it (kitti_out/, kitti-step/, ...).
-        split: "train" or "val"; the maps of "test" are not public.
+        split: "train", "val" or "test".
         past_offsets: in frame numbers; where the numbers have a gap the past frame is absent.
         all_frames: clips carry the images of the past frames too.
         sequences: ids to keep, None = all.
@@ -46,10 +48,6 @@ class KittiStep(LabelledVideos):
     ) -> None:
         if split not in SPLITS:
             raise ValueError(f"expected split to be one of {', '.join(SPLITS)}, got {split!r}")
-        if split == "test":
-            raise DataError(
-                f"{root}: expected a split with maps, train or val; the maps of KITTI-STEP's test are secret"
-            )
         folder, pairs = _find_layout(Path(root), split)
         files = pair_labels(pairs, root=folder)
         if not files:
@@ -63,7 +61,7 @@ class KittiStep(LabelledVideos):
         return read_kitti_step(path)
 
 
-Pairs = Iterator[tuple[str, int, Path, Path]]  # sequence, frame number, image, label
+Pairs = Iterator[tuple[str, int, Path, Path | None]]  # sequence, frame number, image, label
 
 
 def _find_layout(root: Path, split: str) -> tuple[Path, Pairs]:
@@ -71,15 +69,19 @@ def _find_layout(root: Path, split: str) -> tuple[Path, Pairs]:
     if root.is_dir():
         for base in (root, *list_folders(root)):
             if (base / "images" / split).is_dir():
-                return base / "images" / split, _official_pairs(base, split)
+                return base / "images" / split, _without_test_maps(_official_pairs(base, split), split)
             for hub in (base / "video_sequence" / split, base / split):
                 if hub.is_dir() and any(p.stem.endswith(_IMAGE) for p in list_images(hub)):
-                    return hub, _hub_pairs(hub)
+                    return hub, _without_test_maps(_hub_pairs(hub), split)
     raise DataError(
         f"{root}: expected KITTI-STEP as images/{split}/0002/000000.png with panoptic_maps/{split}/..., or as "
         f"video_sequence/{split}/000002_000000{_IMAGE}.png with ...{_LABEL}.png, found neither; "
         "get it with: python -m pix2seq_d download kitti-step"
     )
+
+
+def _without_test_maps(pairs: Pairs, split: str) -> Pairs:
+    return ((key, number, image, None if split == "test" else label) for key, number, image, label in pairs)
 
 
 def _official_pairs(base: Path, split: str) -> Pairs:

@@ -101,6 +101,9 @@ class TrainingClips(Dataset[Batch]):
         spec: label spec of the maps.
         num_instance_codes: codes for objects, 0 not counted; 0 trains classes only (every instance code 0, no crowd).
         seed: of the whole run, not negative.
+
+    Raises:
+        ValueError: a negative number, or a dataset that says that it has no labels (`has_labels` False: test splits).
     """
 
     def __init__(
@@ -108,6 +111,8 @@ class TrainingClips(Dataset[Batch]):
     ) -> None:
         if num_instance_codes < 0 or seed < 0:
             raise ValueError(f"expected num_instance_codes and seed >= 0, got {num_instance_codes} and {seed}")
+        if not getattr(dataset, "has_labels", True):
+            raise ValueError("dataset: expected frames with label maps to train on, got a split without them")
         self.dataset = dataset
         self.transform = transform
         self.spec = spec

@@ -22,9 +22,20 @@ def validate(
     *,
     num_sequences: int,
     num_frames: int,
+    independent: bool = False,
     accelerator: Accelerator | None = None,
 ) -> tuple[dict[str, Any], list[np.ndarray]]:
     """Predicts and scores the first frames of the first sequences, shared among the processes.
+
+    Args:
+        predictor: makes the maps.
+        videos: labelled videos.
+        spec: label spec of both.
+        num_sequences: how many of the videos.
+        num_frames: how many frames of each.
+        independent: predict every frame as the first of a video: for models that were trained on still images alone.
+            The ids of their objects do not go on from frame to frame, and VPQ, STQ and AQ say so.
+        accelerator: shares the videos among its processes; None = one process.
 
     Returns:
         The evaluator's result over all processes, and pictures (prediction above target) of this process's sequences.
@@ -34,6 +45,8 @@ def validate(
     for sequence in list(videos.sequence_ids)[:num_sequences][rank::size]:
         predictor.reset()
         for frame_id in videos.frame_ids(sequence)[:num_frames]:
+            if independent:
+                predictor.reset()
             frame, class_map, instance_map = videos.read_frame(sequence, frame_id)
             result = predictor.step(frame)
             evaluator.update(result.class_map, result.instance_map, class_map, instance_map, sequence_id=sequence)

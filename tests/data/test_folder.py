@@ -202,3 +202,42 @@ def test_pair_labels_counts_missing_maps(tmp_path: Path) -> None:
         pair_labels(pairs, root=tmp_path)
     with pytest.raises(DataError, match=r"1\.png: expected one image for frame 1"):
         pair_labels([pairs[1], pairs[1]], root=tmp_path)
+
+
+def test_a_listing_may_say_which_maps_exist(tmp_path: Path) -> None:
+    pairs = [("a", n, tmp_path / f"{n}.png", tmp_path / f"{n}_map.png") for n in range(2)]
+    index = pair_labels(pairs, root=tmp_path, exists={pair[3] for pair in pairs}.__contains__)
+    assert index["a"][1] == FrameFiles(tmp_path / "1.png", tmp_path / "1_map.png")
+
+
+# Frames without labels
+
+
+def test_frames_without_a_label_file_are_void_and_not_present(tmp_path: Path) -> None:
+    """Frame 1 of 0 1 2 has no map: void wherever it stands, but its image is there."""
+    files = {"a": {n: frame_files(tmp_path, n) for n in range(3)}}
+    files["a"][1] = files["a"][1]._replace(label=None)
+    videos = KittiLike(files, SPEC, past_offsets=(-2, -1), all_frames=True)
+    assert not videos.has_labels
+    assert videos[1].present.tolist() == [False, True, False]
+    assert videos[1].class_map[:, 0, 0].tolist() == [255, 13, 255]
+    assert videos[2].present.tolist() == [True, False, True]
+    assert videos[2].class_map[:, 0, 0].tolist() == [13, 255, 13]
+    assert videos[2].frames[:, 0, 0, 0].tolist() == [0, 1, 2]
+
+
+class WithNeighbours(KittiLike):
+    def past_image(self, sequence_id: str, frame_id: int, offset: int) -> Path | None:
+        return self.neighbours.get(frame_id + offset)
+
+    neighbours: dict[int, Path]
+
+
+def test_past_images_may_come_from_elsewhere(tmp_path: Path) -> None:
+    videos = WithNeighbours({"a": {5: frame_files(tmp_path, 5)}}, SPEC, past_offsets=(-2, -1), all_frames=True)
+    videos.neighbours = {4: frame_files(tmp_path, 4).image}
+    assert videos[0].frames[:, 0, 0, 0].tolist() == [0, 4, 5]
+    assert videos[0].present.tolist() == [False, False, True]
+    videos.neighbours = {4: frame_files(tmp_path, 4, size=(4, 7)).image}
+    with pytest.raises(DataError, match=r"4\.png: expected the size of the frame to predict, 4x6, got 4x7"):
+        videos[0]

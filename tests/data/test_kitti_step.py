@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pix2seq_d.data.folder import list_sequences
 from pix2seq_d.data.formats import DataError, write_image, write_kitti_step
 from pix2seq_d.data.kitti_step import KittiStep
 
@@ -105,11 +104,27 @@ def test_arguments_have_effects(tmp_path: Path) -> None:
     assert len(KittiStep(tmp_path / "b", "val")) == 6
 
 
-def test_test_split_is_listed_but_not_read(tmp_path: Path) -> None:
-    root = make_hub(tmp_path, "test")
-    with pytest.raises(DataError, match="expected a split with maps"):
-        KittiStep(root, "test")
-    assert [s.sequence_id for s in list_sequences(root / "video_sequence" / "test")] == ["000001", "000002", "000010"]
+@pytest.mark.parametrize("make", [make_official, make_hub])
+def test_the_test_split_has_images_and_void_maps(tmp_path: Path, make: Callable[[Path, str], Path]) -> None:
+    root = make(tmp_path, "test")
+    for label in (*root.glob("panoptic_maps/test/*/*.png"), *root.glob("video_sequence/test/*_panoptic.png")):
+        label.unlink()
+    dataset = KittiStep(root, "test", all_frames=True)
+    assert not dataset.has_labels
+    assert dataset.sequence_ids == ("0001", "0002", "0010")
+    assert dataset.frame_ids("0002") == (9, 10, 12)
+    image, class_map, instance_map = dataset.read_frame("0002", 12)
+    assert (image == 32).all()
+    assert (class_map == 255).all()
+    assert class_map.shape == instance_map.shape == (4, 6)
+    assert not instance_map.any()
+    clip = dataset[3]
+    assert (clip.name, clip.present.tolist()) == ("0002/000012", [False, False, False])
+    assert clip.frames[:, 0, 0, 0].tolist() == [30, 0, 32], "a past frame without a map may have an image"
+    for one, other in zip(dataset.read_maps("0002", 12), (class_map, instance_map)):
+        np.testing.assert_array_equal(one, other)
+    make_official(tmp_path / "labelled")
+    assert KittiStep(tmp_path / "labelled", "train").has_labels
 
 
 # Bad data

@@ -25,6 +25,8 @@ TRANSFORM = ClipTransform((16, 24), (8, 12), scale_range=(1, 2), flip_rate=0.5, 
 class MemoryClips:
     """Clips of three cars and a person on road, held in memory."""
 
+    has_labels = True
+
     def __init__(self, count: int) -> None:
         rng = np.random.default_rng(1)
         self.clips = []
@@ -184,6 +186,15 @@ def test_bad_clips_are_named() -> None:
         encode_clip(small_clip([[[13, 13]]], [[[1, 2]]]), SPEC, num_instance_codes=1)
     with pytest.raises(ValueError, match="seed"):
         TrainingClips(MemoryClips(1), TRANSFORM, SPEC, num_instance_codes=1, seed=-1)
+
+
+def test_a_split_without_labels_is_refused() -> None:
+    clips = MemoryClips(1)
+    clips.has_labels = False
+    with pytest.raises(ValueError, match=r"^dataset: expected frames with label maps to train on"):
+        TrainingClips(clips, TRANSFORM, SPEC, num_instance_codes=1, seed=0)
+    clips.has_labels = True
+    assert len(TrainingClips(clips, TRANSFORM, SPEC, num_instance_codes=1, seed=0)) == 1
 
 
 def test_collate_keeps_order() -> None:

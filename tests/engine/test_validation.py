@@ -68,6 +68,13 @@ def test_first_frames_of_the_first_sequences_in_order(videos: SyntheticVideos) -
     assert oracle.calls == ["reset", "0000/0", "0000/1", "0000/2", "reset", "0001/0", "0001/1", "0001/2"]
 
 
+def test_still_images_are_predicted_one_by_one(videos: SyntheticVideos) -> None:
+    oracle = Oracle(videos)
+    score(oracle, videos, num_sequences=1, num_frames=2, independent=True)
+    assert [call for call in oracle.calls if call != "reset"] == ["0000/0", "0000/1"]
+    assert oracle.calls[oracle.calls.index("0000/0") + 1] == "reset"
+
+
 def test_limits_beyond_what_is_there(videos: SyntheticVideos) -> None:
     oracle = Oracle(videos)
     _, pictures = score(oracle, videos, num_sequences=99, num_frames=99)
