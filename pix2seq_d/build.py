@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 from pix2seq_d.config import DataConfig, RunConfig
 from pix2seq_d.data.batch import Batch
 from pix2seq_d.data.camvid import CamVid
+from pix2seq_d.data.corruption import PastCorruption
 from pix2seq_d.data.folder import VideoDataset
 from pix2seq_d.data.kitti_step import KittiStep
 from pix2seq_d.data.loaders import ClipDataset, build_loader
@@ -94,23 +95,36 @@ def build_videos(config: RunConfig) -> VideoDataset:
     return _reader(config.data)(config.data.root, config.data.val_split)
 
 
+def build_transform(config: DataConfig, image_size: tuple[int, int], mask_size: tuple[int, int]) -> ClipTransform:
+    """The augmentation of training clips."""
+    return ClipTransform(
+        image_size,
+        mask_size,
+        scale_range=(config.scale_min, config.scale_max),
+        flip_rate=config.flip_rate,
+        brightness=config.brightness,
+        contrast=config.contrast,
+        saturation=config.saturation,
+        hue=config.hue,
+        blur=config.blur,
+        noise=config.noise,
+        corruption=PastCorruption(
+            drop_rate=config.past_drop_rate,
+            swap_rate=config.past_swap_rate,
+            shift=config.past_shift,
+            edge_rate=config.past_edge_rate,
+        ),
+    )
+
+
 def build_train_loader(config: RunConfig, model: Pix2SeqD, *, start: int, num_processes: int) -> DataLoader[Batch]:
     """The training loader, beginning where optimizer step `start` begins."""
     clips = build_clips(
         config.data, config.data.train_split, past_offsets=config.model.past_offsets, size=config.model.image_size
     )
-    transform = ClipTransform(
-        config.model.image_size,
-        model.mask_size,
-        scale_range=(config.data.scale_min, config.data.scale_max),
-        flip_rate=config.data.flip_rate,
-        brightness=config.data.brightness,
-        contrast=config.data.contrast,
-        saturation=config.data.saturation,
-    )
     return build_loader(
         clips,
-        transform,
+        build_transform(config.data, config.model.image_size, model.mask_size),
         build_label_spec(config),
         batch_size=config.train.batch_size,
         num_instance_codes=model.num_instance_codes,

@@ -102,6 +102,13 @@ class DataConfig:
         brightness: largest relative change of brightness.
         contrast: largest relative change of contrast.
         saturation: largest relative change of saturation.
+        hue: largest rotation of the colours, in turns.
+        blur: largest standard deviation of a Gaussian blur, in pixels of the model's image.
+        noise: largest standard deviation of the image noise, in grey levels.
+        past_drop_rate: probability per object of missing from one past map or from all.
+        past_swap_rate: probability per clip that two neighbours exchange their ids in one past map.
+        past_shift: largest displacement of an object in a past map, in mask pixels.
+        past_edge_rate: probability per object and past map of a mask one pixel too wide or too narrow.
         num_workers: loader processes; 0 loads in the training process.
         num_sequences: sequences of the synthetic training set.
         num_frames: frames per synthetic sequence.
@@ -120,6 +127,13 @@ class DataConfig:
     brightness: float = 0.0
     contrast: float = 0.0
     saturation: float = 0.0
+    hue: float = 0.0
+    blur: float = 0.0
+    noise: float = 0.0
+    past_drop_rate: float = 0.0
+    past_swap_rate: float = 0.0
+    past_shift: int = 0
+    past_edge_rate: float = 0.0
     num_workers: int = 4
     num_sequences: int = 1000
     num_frames: int = 40

@@ -104,6 +104,20 @@ def test_videos_are_those_of_the_validation_split(tmp_path: Path) -> None:
     assert not (other.read_frame("0001", 0)[1] == class_map).all()
 
 
+def test_augmentation_settings_reach_the_transform() -> None:
+    """Every one of them, to the argument of its name."""
+    names = {"past_drop_rate": "drop_rate", "past_swap_rate": "swap_rate", "past_edge_rate": "edge_rate"}
+    values = {"hue": 0.1, "blur": 0.2, "noise": 0.3, "brightness": 0.4, "contrast": 0.5, "saturation": 0.6}
+    rates = {"past_drop_rate": 0.15, "past_swap_rate": 0.25, "past_edge_rate": 0.35}
+    config = DataConfig(scale_min=1.5, scale_max=2.5, flip_rate=0.7, past_shift=3, **values, **rates)
+    transform = build.build_transform(config, (32, 64), (16, 32))
+    assert {name: getattr(transform, name) for name in values} == values
+    assert {name: getattr(transform.corruption, names[name]) for name in rates} == rates
+    assert (transform.scale_range, transform.flip_rate, transform.corruption.shift) == ((1.5, 2.5), 0.7, 3)
+    assert (transform.image_size, transform.mask_size) == ((32, 64), (16, 32))
+    assert not build.build_transform(DataConfig(), (32, 64), (16, 32)).corruption
+
+
 def first_batches(config: RunConfig, count: int, **options: int) -> list[Batch]:
     model = build.build_model(config)
     batches = iter(build.build_train_loader(config, model, **{"start": 0, "num_processes": 1, **options}))
