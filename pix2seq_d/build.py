@@ -16,6 +16,7 @@ from pix2seq_d.data.corruption import PastCorruption
 from pix2seq_d.data.folder import VideoDataset
 from pix2seq_d.data.kitti_step import KittiStep
 from pix2seq_d.data.loaders import ClipDataset, build_loader
+from pix2seq_d.data.pseudo_video import PseudoVideo
 from pix2seq_d.data.synthetic import SyntheticClips
 from pix2seq_d.data.synthetic_videos import SyntheticVideos
 from pix2seq_d.data.transforms import ClipTransform
@@ -64,7 +65,22 @@ def build_training_loss(config: RunConfig, model: Pix2SeqD) -> TrainingLoss:
 
 
 def build_clips(config: DataConfig, split: str, *, past_offsets: Sequence[int], size: tuple[int, int]) -> ClipDataset:
-    """Clips of a split; `size` (H, W) is what synthetic frames are rendered at."""
+    """Clips of a split for training; `size` (H, W) is what synthetic frames are rendered at."""
+    if not config.pseudo_video:
+        return _real_clips(config, split, past_offsets=past_offsets, size=size)
+    return PseudoVideo(
+        _real_clips(config, split, past_offsets=(), size=size),
+        get_label_spec(config.label_spec),
+        past_offsets=past_offsets,
+        seed=config.seed,
+        camera_motion=config.camera_motion,
+        paste_rate=config.paste_rate,
+        paste_max=config.paste_max,
+        paste_motion=config.paste_motion,
+    )
+
+
+def _real_clips(config: DataConfig, split: str, *, past_offsets: Sequence[int], size: tuple[int, int]) -> ClipDataset:
     if config.dataset == "synthetic":
         return SyntheticClips(
             split=split,

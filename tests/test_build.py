@@ -15,6 +15,7 @@ from tiny_runs import tiny_config
 from pix2seq_d import build
 from pix2seq_d.config import MODEL_SIZES, PRESETS, DataConfig, RunConfig
 from pix2seq_d.data.batch import Batch
+from pix2seq_d.data.pseudo_video import PseudoVideo
 from pix2seq_d.models.pix2seq_d import Pix2SeqD
 
 
@@ -116,6 +117,18 @@ def test_augmentation_settings_reach_the_transform() -> None:
     assert (transform.scale_range, transform.flip_rate, transform.corruption.shift) == ((1.5, 2.5), 0.7, 3)
     assert (transform.image_size, transform.mask_size) == ((32, 64), (16, 32))
     assert not build.build_transform(DataConfig(), (32, 64), (16, 32)).corruption
+
+
+def test_pseudo_video_settings_reach_the_clips() -> None:
+    """The clips inside have no past of their own; without the switch there is nothing around them."""
+    values = {"camera_motion": 0.3, "paste_rate": 0.6, "paste_max": 7, "paste_motion": 0.9, "seed": 5}
+    options: Any = {"past_offsets": (-3, -1), "size": (32, 64)}
+    clips = build.build_clips(DataConfig(pseudo_video=True, **values), "train", **options)
+    assert isinstance(clips, PseudoVideo)
+    assert {name: getattr(clips, name) for name in values} == values
+    assert (clips.past_offsets, clips.dataset.past_offsets) == ((-3, -1), ())
+    assert clips[7].class_map.shape == (3, 32, 64)
+    assert not isinstance(build.build_clips(DataConfig(), "train", **options), PseudoVideo)
 
 
 def first_batches(config: RunConfig, count: int, **options: int) -> list[Batch]:

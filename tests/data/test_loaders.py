@@ -184,6 +184,16 @@ def test_samples_are_those_of_the_first_release() -> None:
     assert golden_hash(transform) == "8140939f9511b2131e2910719807cadf8e4ac98b6440c674a0385bcb44a8979d"
 
 
+def test_varying_clips_are_those_of_the_epoch() -> None:
+    class Epochs(MemoryClips):
+        def draw(self, epoch: int, index: int) -> Clip:
+            return self.clips[(epoch + index) % len(self.clips)]
+
+    dataset = Epochs(3)
+    clips = TrainingClips(dataset, TRANSFORM, SPEC, num_instance_codes=7, seed=0)
+    assert [clips[epoch, 1].names for epoch in range(3)] == [["a/000001"], ["a/000002"], ["a/000000"]]
+
+
 def test_bad_clips_are_named() -> None:
     with pytest.raises(ValueError, match=r"^clip a/000007: .*got 19"):
         encode_clip(small_clip([[[19]]], [[[0]]]), SPEC, num_instance_codes=3)
