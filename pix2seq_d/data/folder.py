@@ -238,16 +238,19 @@ class LabelledVideos:
         sequence_id, frame_id = self._clips[index]
         image, class_map, instance_map = self.read_frame(sequence_id, frame_id)
         past = [self.past_frame(sequence_id, frame_id, offset) for offset in self.past_offsets]
-        class_maps = np.full((len(past) + 1, *class_map.shape), self.label_spec.void_id, np.uint8)
-        instance_maps = np.zeros(class_maps.shape, np.int32)
-        frames = np.zeros((len(past) + 1 if self.all_frames else 1, *image.shape), np.uint8)
+        class_maps = np.empty((len(past) + 1, *class_map.shape), np.uint8)
+        instance_maps = np.empty(class_maps.shape, np.int32)
+        frames = np.zeros((len(past) + 1, *image.shape), np.uint8) if self.all_frames else image[None]
         for k, number in enumerate(past):
             if number is None:
+                class_maps[k], instance_maps[k] = self.label_spec.void_id, 0
                 continue
             class_maps[k], instance_maps[k] = self._past_maps(sequence_id, number, size=class_map.shape)
             if self.all_frames:
                 frames[k] = self.read_frame(sequence_id, number)[0]
-        class_maps[-1], instance_maps[-1], frames[-1] = class_map, instance_map, image
+        class_maps[-1], instance_maps[-1] = class_map, instance_map
+        if self.all_frames:
+            frames[-1] = image
         present = np.array([number is not None for number in past] + [True])
         return Clip(frames, class_maps, instance_maps, present, sequence_id, frame_id)
 

@@ -59,13 +59,16 @@ class Letterbox:
         height, width = (min(c - o, t) for c, o, t in pairs)
         return height, width
 
-    def image_content(self, image: np.ndarray) -> Image.Image:
-        """The visible part of a (H, W, 3) uint8 image, bilinear with antialiasing, without the padding."""
+    def image_content(self, image: np.ndarray, *, flip: bool = False) -> Image.Image:
+        """The visible part of a (H, W, 3) uint8 image (mirrored first), bilinear with antialiasing, without padding."""
         self._check(image)
         (sy, sx), (top, left), (height, width) = self._source_per_canvas(), self.offset, self.visible_size
         rows, cols = self.source_size
         box = (left * sx, top * sy, min((left + width) * sx, cols), min((top + height) * sy, rows))
-        return Image.fromarray(np.ascontiguousarray(image)).resize((width, height), Image.Resampling.BILINEAR, box=box)
+        source = Image.fromarray(np.ascontiguousarray(image))
+        if flip:
+            source = source.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        return source.resize((width, height), Image.Resampling.BILINEAR, box=box)
 
     def pad(self, content: Image.Image | np.ndarray) -> np.ndarray:
         """The visible part on the whole canvas: (target height, target width, 3) uint8."""
@@ -82,7 +85,7 @@ class Letterbox:
         """(..., H, W) map to (..., *size) over the same canvas: nearest, `fill` on the padding, never a new value."""
         self._check(values[..., None])
         rows, cols = (self._source_index(axis, n) for axis, n in enumerate(size))
-        inside = values[..., rows[:, None], cols]
+        inside = values[..., rows, :][..., cols]  # whole rows first: several times faster than both at once
         out = np.full((*values.shape[:-2], *size), fill, values.dtype)
         out[..., : len(rows), : len(cols)] = inside
         return out
@@ -248,7 +251,7 @@ class ClipTransform:
         """The clip at the new sizes: frames (F, H, W, 3) uint8, maps (L, h, w), ids untouched, void on the padding."""
         step = -1 if params.flip else 1
         box = params.letterbox
-        contents = [recolour(box.image_content(frame[:, ::step]), params) for frame in clip.frames]
+        contents = [recolour(box.image_content(frame, flip=params.flip), params) for frame in clip.frames]
         mapped = Clip(
             frames=np.stack([box.pad(degrade(content, params, k)) for k, content in enumerate(contents)]),
             class_map=box.map(clip.class_map[..., ::step], self.mask_size, fill=VOID_ID),
