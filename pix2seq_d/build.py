@@ -18,6 +18,7 @@ from pix2seq_d.data.camvid import CamVid
 from pix2seq_d.data.cityscapes import Cityscapes, how_to_get
 from pix2seq_d.data.cityscapes_vps import CityscapesVps
 from pix2seq_d.data.coco import Coco
+from pix2seq_d.data.corruption import PastCorruption
 from pix2seq_d.data.download import DOWNLOADS, ZIPS_OF, fetch_dataset
 from pix2seq_d.data.folder import VideoDataset
 from pix2seq_d.data.kitti_step import KittiStep
@@ -25,6 +26,7 @@ from pix2seq_d.data.labelled_folder import LabelledFolder
 from pix2seq_d.data.labels_json import LABELS_NAME, read_labels_json
 from pix2seq_d.data.loaders import ClipDataset, build_loader
 from pix2seq_d.data.motchallenge_step import MotChallengeStep
+from pix2seq_d.data.pseudo_video import PseudoVideo
 from pix2seq_d.data.remapped import RemappedClips, RemappedVideos
 from pix2seq_d.data.synthetic import SyntheticClips
 from pix2seq_d.data.synthetic_videos import SyntheticVideos
@@ -133,7 +135,22 @@ def prepare_data(config: DataConfig) -> None:
 
 
 def build_clips(config: DataConfig, split: str, *, past_offsets: Sequence[int], size: tuple[int, int]) -> ClipDataset:
-    """Clips of a split in the label spec of the run; `size` (H, W) is what synthetic frames are rendered at."""
+    """Clips of a split for training, in the label spec of the run; synthetic frames are rendered at `size` (H, W)."""
+    if not config.pseudo_video:
+        return _real_clips(config, split, past_offsets=past_offsets, size=size)
+    return PseudoVideo(
+        _real_clips(config, split, past_offsets=(), size=size),
+        build_label_spec(config),
+        past_offsets=past_offsets,
+        seed=config.seed,
+        camera_motion=config.camera_motion,
+        paste_rate=config.paste_rate,
+        paste_max=config.paste_max,
+        paste_motion=config.paste_motion,
+    )
+
+
+def _real_clips(config: DataConfig, split: str, *, past_offsets: Sequence[int], size: tuple[int, int]) -> ClipDataset:
     target = build_label_spec(config)
     if config.dataset == "synthetic":
         source = SyntheticVideos.label_spec
@@ -172,23 +189,36 @@ def build_videos(config: RunConfig) -> VideoDataset:
     return videos if same_space(videos.label_spec, target) else RemappedVideos(videos, target)
 
 
+def build_transform(config: DataConfig, image_size: tuple[int, int], mask_size: tuple[int, int]) -> ClipTransform:
+    """The augmentation of training clips."""
+    return ClipTransform(
+        image_size,
+        mask_size,
+        scale_range=(config.scale_min, config.scale_max),
+        flip_rate=config.flip_rate,
+        brightness=config.brightness,
+        contrast=config.contrast,
+        saturation=config.saturation,
+        hue=config.hue,
+        blur=config.blur,
+        noise=config.noise,
+        corruption=PastCorruption(
+            drop_rate=config.past_drop_rate,
+            swap_rate=config.past_swap_rate,
+            shift=config.past_shift,
+            edge_rate=config.past_edge_rate,
+        ),
+    )
+
+
 def build_train_loader(config: RunConfig, model: Pix2SeqD, *, start: int, num_processes: int) -> DataLoader[Batch]:
     """The training loader, beginning where optimizer step `start` begins."""
     clips = build_clips(
         config.data, config.data.train_split, past_offsets=config.model.past_offsets, size=config.model.image_size
     )
-    transform = ClipTransform(
-        config.model.image_size,
-        model.mask_size,
-        scale_range=(config.data.scale_min, config.data.scale_max),
-        flip_rate=config.data.flip_rate,
-        brightness=config.data.brightness,
-        contrast=config.data.contrast,
-        saturation=config.data.saturation,
-    )
     return build_loader(
         clips,
-        transform,
+        build_transform(config.data, config.model.image_size, model.mask_size),
         build_label_spec(config.data),
         batch_size=config.train.batch_size,
         num_instance_codes=model.num_instance_codes,

@@ -104,11 +104,23 @@ class DataConfig:
         brightness: largest relative change of brightness.
         contrast: largest relative change of contrast.
         saturation: largest relative change of saturation.
+        hue: largest rotation of the colours, in turns.
+        blur: largest standard deviation of a Gaussian blur, in pixels of the model's image.
+        noise: largest standard deviation of the image noise, in grey levels.
+        past_drop_rate: probability per object of missing from one past map or from all.
+        past_swap_rate: probability per clip that two neighbours exchange their ids in one past map.
+        past_shift: largest displacement of an object in a past map, in mask pixels.
+        past_edge_rate: probability per object and past map of a mask one pixel too wide or too narrow.
+        pseudo_video: train on clips made of single labelled images; the dataset's own past maps are not used.
+        camera_motion: factor on the camera's speed in such clips; 0 = it stands.
+        paste_rate: probability that things of another image move through such a clip.
+        paste_max: most things pasted into a clip.
+        paste_motion: factor on their speed; 0 = they stand.
         num_workers: loader processes; 0 loads in the training process.
         num_sequences: sequences of the synthetic training set.
         num_frames: frames per synthetic sequence.
         difficulty: of the synthetic data: "easy", "default" or "hard".
-        seed: of the synthetic data.
+        seed: of the synthetic data and of clips made of single images.
     """
 
     dataset: Literal[
@@ -143,6 +155,18 @@ class DataConfig:
     brightness: float = 0.0
     contrast: float = 0.0
     saturation: float = 0.0
+    hue: float = 0.0
+    blur: float = 0.0
+    noise: float = 0.0
+    past_drop_rate: float = 0.0
+    past_swap_rate: float = 0.0
+    past_shift: int = 0
+    past_edge_rate: float = 0.0
+    pseudo_video: bool = False
+    camera_motion: float = 1.0
+    paste_rate: float = 0.5
+    paste_max: int = 3
+    paste_motion: float = 1.0
     num_workers: int = 4
     num_sequences: int = 1000
     num_frames: int = 40
@@ -352,8 +376,9 @@ _CITYSCAPES = RunConfig(
         brightness=0.2,
         contrast=0.2,
         saturation=0.2,
+        pseudo_video=True,
     ),
-    loss=LossConfig(past_dropout_all=1.0),
+    loss=LossConfig(past_dropout_all=0.5),  # half of the clips are images: that is what validation sees
     train=TrainConfig(
         steps=100_000,
         lr=1e-4,

@@ -19,6 +19,7 @@ from pix2seq_d import build
 from pix2seq_d.config import MODEL_SIZES, PRESETS, DataConfig, RunConfig
 from pix2seq_d.data.batch import Batch
 from pix2seq_d.data.formats import write_image
+from pix2seq_d.data.pseudo_video import PseudoVideo
 from pix2seq_d.labels import LABEL_SPECS
 from pix2seq_d.models.pix2seq_d import Pix2SeqD
 
@@ -205,6 +206,32 @@ def test_videos_are_those_of_the_validation_split(tmp_path: Path) -> None:
     assert image.shape == (32, 64, 3)
     other = build.build_videos(tiny_config(tmp_path, *options, "--data.val_split", "test"))
     assert not (other.read_frame("0001", 0)[1] == class_map).all()
+
+
+def test_augmentation_settings_reach_the_transform() -> None:
+    """Every one of them, to the argument of its name."""
+    names = {"past_drop_rate": "drop_rate", "past_swap_rate": "swap_rate", "past_edge_rate": "edge_rate"}
+    values = {"hue": 0.1, "blur": 0.2, "noise": 0.3, "brightness": 0.4, "contrast": 0.5, "saturation": 0.6}
+    rates = {"past_drop_rate": 0.15, "past_swap_rate": 0.25, "past_edge_rate": 0.35}
+    config = DataConfig(scale_min=1.5, scale_max=2.5, flip_rate=0.7, past_shift=3, **values, **rates)
+    transform = build.build_transform(config, (32, 64), (16, 32))
+    assert {name: getattr(transform, name) for name in values} == values
+    assert {name: getattr(transform.corruption, names[name]) for name in rates} == rates
+    assert (transform.scale_range, transform.flip_rate, transform.corruption.shift) == ((1.5, 2.5), 0.7, 3)
+    assert (transform.image_size, transform.mask_size) == ((32, 64), (16, 32))
+    assert not build.build_transform(DataConfig(), (32, 64), (16, 32)).corruption
+
+
+def test_pseudo_video_settings_reach_the_clips() -> None:
+    """The clips inside have no past of their own; without the switch there is nothing around them."""
+    values = {"camera_motion": 0.3, "paste_rate": 0.6, "paste_max": 7, "paste_motion": 0.9, "seed": 5}
+    options: Any = {"past_offsets": (-3, -1), "size": (32, 64)}
+    clips = build.build_clips(DataConfig(pseudo_video=True, **values), "train", **options)
+    assert isinstance(clips, PseudoVideo)
+    assert {name: getattr(clips, name) for name in values} == values
+    assert (clips.past_offsets, clips.dataset.past_offsets) == ((-3, -1), ())
+    assert clips[7].class_map.shape == (3, 32, 64)
+    assert not isinstance(build.build_clips(DataConfig(), "train", **options), PseudoVideo)
 
 
 def first_batches(config: RunConfig, count: int, **options: int) -> list[Batch]:

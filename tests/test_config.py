@@ -70,6 +70,11 @@ def test_presets_are_sensible(config: RunConfig) -> None:
     assert min(config.train.save_every, config.train.keep_checkpoints, config.validation.num_sequences) >= 1
 
 
+def test_still_images_get_a_past_and_videos_keep_theirs() -> None:
+    assert [name for name, config in PRESETS.items() if config.data.pseudo_video] == ["cityscapes"]
+    assert PRESETS["cityscapes"].loss.past_dropout_all < 1, "a past that is always dropped teaches nothing"
+
+
 def test_model_sizes_grow() -> None:
     assert list(MODEL_SIZES) == ["tiny", "small", "base"]
     sizes = [(m.encoder_dim, m.encoder_layers, m.denoiser_dim, m.denoiser_layers) for m in MODEL_SIZES.values()]

@@ -259,17 +259,21 @@ class LabelledVideos:
         sequence_id, frame_id = self._clips[index]
         image, class_map, instance_map = self.read_frame(sequence_id, frame_id)
         num_past, size = len(self.past_offsets), class_map.shape
-        class_maps, instance_maps = self._void_maps((num_past + 1, *size))
-        frames = np.zeros((num_past + 1 if self.all_frames else 1, *image.shape), np.uint8)
+        class_maps, instance_maps = np.empty((num_past + 1, *size), np.uint8), np.empty((num_past + 1, *size), np.int32)
+        frames = np.zeros((num_past + 1, *image.shape), np.uint8) if self.all_frames else image[None]
         present = np.zeros(num_past + 1, bool)
         for k, offset in enumerate(self.past_offsets):
             number = self.past_frame(sequence_id, frame_id, offset)
             if number is not None and (label := self._frame(sequence_id, number).label) is not None:
                 class_maps[k], instance_maps[k] = self._past_maps(sequence_id, number, label, size=size)
                 present[k] = True
+            else:
+                class_maps[k], instance_maps[k] = self.label_spec.void_id, 0
             if self.all_frames and (path := self.past_image(sequence_id, frame_id, offset)) is not None:
                 frames[k] = _past_image(path, size=size)
-        class_maps[-1], instance_maps[-1], frames[-1] = class_map, instance_map, image
+        class_maps[-1], instance_maps[-1] = class_map, instance_map
+        if self.all_frames:
+            frames[-1] = image
         present[-1] = self._frame(sequence_id, frame_id).label is not None
         return Clip(frames, class_maps, instance_maps, present, sequence_id, frame_id)
 

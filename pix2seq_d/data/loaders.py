@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -26,6 +26,14 @@ class ClipDataset(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> Clip: ...
+
+
+@runtime_checkable
+class VaryingClips(Protocol):
+    """A dataset that makes another clip of the same data in every epoch."""
+
+    def draw(self, epoch: int, index: int, /) -> Clip:
+        """The clip at a position as an epoch sees it."""
 
 
 # Instance codes
@@ -96,7 +104,7 @@ class TrainingClips(Dataset[Batch]):
     """A clip dataset with its augmentation and instance codes drawn; indexed by (epoch, index).
 
     Args:
-        dataset: gives Clips.
+        dataset: gives Clips; VaryingClips are asked for those of the epoch.
         transform: brings them to the model's sizes.
         spec: label spec of the maps.
         num_instance_codes: codes for objects, 0 not counted; 0 trains classes only (every instance code 0, no crowd).
@@ -126,7 +134,7 @@ class TrainingClips(Dataset[Batch]):
         """The sample `index` as `epoch` sees it: a Batch of one."""
         epoch, index = key
         generator = np.random.default_rng([self.seed, epoch, index])
-        clip = self.dataset[index]
+        clip = self.dataset.draw(epoch, index) if isinstance(self.dataset, VaryingClips) else self.dataset[index]
         clip = self.transform.apply(clip, self.transform.make_params(clip, generator))
         return encode_clip(clip, self.spec, num_instance_codes=self.num_instance_codes, generator=generator)
 

@@ -9,6 +9,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.data_loader import BatchSamplerShard
 from accelerate.state import AcceleratorState, GradientState, PartialState
+from golden_samples import golden_hash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
@@ -177,6 +178,24 @@ def test_a_sample_is_a_function_of_seed_epoch_and_index(change: str) -> None:
 
     assert equal(sample(**keys), sample(**keys))
     assert not equal(sample(**keys), sample(**{**keys, change: keys[change] + 1}))
+
+
+def test_samples_are_those_of_the_first_release() -> None:
+    """The hash was computed by `golden_hash` with the code of the first release (commit ba4905c) and Pillow 13.0.0."""
+    transform = ClipTransform(
+        (48, 64), (24, 32), scale_range=(0.8, 2.2), flip_rate=0.5, brightness=0.3, contrast=0.4, saturation=0.5
+    )
+    assert golden_hash(transform) == "8140939f9511b2131e2910719807cadf8e4ac98b6440c674a0385bcb44a8979d"
+
+
+def test_varying_clips_are_those_of_the_epoch() -> None:
+    class Epochs(MemoryClips):
+        def draw(self, epoch: int, index: int) -> Clip:
+            return self.clips[(epoch + index) % len(self.clips)]
+
+    dataset = Epochs(3)
+    clips = TrainingClips(dataset, TRANSFORM, SPEC, num_instance_codes=7, seed=0)
+    assert [clips[epoch, 1].names for epoch in range(3)] == [["a/000001"], ["a/000002"], ["a/000000"]]
 
 
 def test_bad_clips_are_named() -> None:

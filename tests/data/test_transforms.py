@@ -1,5 +1,7 @@
 """Clip-consistent augmentation: one draw per clip, images and maps on one canvas, ids never interpolated."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,7 +9,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pix2seq_d.data.batch import Clip
-from pix2seq_d.data.transforms import PAD_GREY, ClipParams, ClipTransform, Letterbox, recolour
+from pix2seq_d.data.corruption import PastCorruption
+from pix2seq_d.data.transforms import PAD_GREY, ClipParams, ClipTransform, Letterbox, degrade, recolour
 
 SIDES = st.integers(1, 40)
 SIZES = st.tuples(SIDES, SIDES)
@@ -187,8 +190,9 @@ def test_no_transform_invents_an_id(
     rng = np.random.default_rng(seed)
     clip = random_clip(rng, source)
     transform = ClipTransform(
-        image, mask, scale_range=(0.5, 3), flip_rate=0.5, brightness=0.5, contrast=0.5, saturation=0.5
-    )
+        image, mask, scale_range=(0.5, 3), flip_rate=0.5, brightness=0.5, contrast=0.5, saturation=0.5,
+        hue=0.1, blur=2.0, noise=9.0, corruption=PastCorruption(0.3, 0.5, 2, 0.5),
+    )  # fmt: skip
     out = transform.apply(clip, transform.make_params(clip, rng))
     assert out.frames.shape == (2, *image, 3)
     assert out.class_map.shape == out.instance_map.shape == (3, *mask)
@@ -233,6 +237,8 @@ def test_the_clip_is_not_changed(rng: np.random.Generator) -> None:
         ({"brightness": 0.3}, "brightness"),
         ({"contrast": 0.3}, "contrast"),
         ({"saturation": 0.3}, "saturation"),
+        ({"hue": 0.1}, "hue"),
+        ({"blur": 2.0}, "blur"),
     ],
 )
 def test_every_setting_has_its_effect_and_no_other(rng: np.random.Generator, settings_: dict, field: str) -> None:
@@ -243,8 +249,33 @@ def test_every_setting_has_its_effect_and_no_other(rng: np.random.Generator, set
     loud = [varied.make_params(clip, np.random.default_rng(s)) for s in range(12)]
     assert quiet == {ClipParams(Letterbox((20, 30), (20, 30)))}
     assert len({getattr(p, field) for p in loud}) > 1
-    others = [f for f in ("letterbox", "flip", "brightness", "contrast", "saturation") if f != field]
+    others = [f.name for f in dataclasses.fields(ClipParams) if f.name != field]
     assert {tuple(getattr(p, f) for f in others) for p in loud} == {tuple(getattr(p, f) for f in others) for p in quiet}
+
+
+def test_noise_and_corruption_draw_a_seed(rng: np.random.Generator) -> None:
+    clip = random_clip(rng, (20, 30))
+    noisy, wrong = (
+        ClipTransform((20, 30), (10, 15), noise=5),
+        ClipTransform((20, 30), (10, 15), corruption=PastCorruption(drop_rate=0.5)),
+    )
+    for transform in (noisy, wrong):
+        params = [transform.make_params(clip, np.random.default_rng(s)) for s in range(8)]
+        assert len({p.seed for p in params}) == 8
+        assert {p.noise > 0 for p in params} == {transform is noisy}
+
+
+def test_later_settings_change_no_earlier_draw(rng: np.random.Generator) -> None:
+    """Not the parameters of the others, nor what the generator gives next."""
+    clip = random_clip(rng, (20, 30))
+    settings_ = dict(scale_range=(1, 3), flip_rate=0.5, brightness=0.4, contrast=0.4, saturation=0.4)
+    plain = ClipTransform((16, 24), (8, 12), **settings_)
+    rich = ClipTransform((16, 24), (8, 12), **settings_, hue=0.1, blur=1, noise=3, corruption=PastCorruption(0.1))
+    one, other = np.random.default_rng(4), np.random.default_rng(4)
+    params = rich.make_params(clip, other)
+    assert plain.make_params(clip, one) == dataclasses.replace(params, hue=0.0, blur=0.0, noise=0.0, seed=0)
+    assert one.random() == other.random()
+    assert rich.make_params(clip, np.random.default_rng(4)) == params
 
 
 def test_windows_reach_every_corner(rng: np.random.Generator) -> None:
@@ -279,6 +310,63 @@ def test_recolour_by_hand() -> None:
     assert one((255, 0, 0), ClipParams(box, saturation=0.0)) == [76, 76, 76]
 
 
+def test_hue_by_hand() -> None:
+    """A third of a turn makes red green and green blue; grey stays grey; half a turn of red is 2/3, 2/3 minus 1/3."""
+    box = Letterbox((1, 1), (1, 1))
+
+    def one(rgb: tuple[int, int, int], turns: float) -> list[int]:
+        return np.asarray(recolour(Image.new("RGB", (1, 1), rgb), ClipParams(box, hue=turns)))[0, 0].tolist()
+
+    assert one((200, 0, 0), 1 / 3) == [0, 200, 0]
+    assert one((10, 200, 30), 1 / 3) == [30, 10, 200]
+    assert one((90, 90, 90), 0.17) == [90, 90, 90]
+    assert one((150, 0, 0), 0.5) == [0, 100, 100]
+
+
+def test_blur_spreads_and_keeps_the_mean() -> None:
+    image = np.zeros((31, 31, 3), np.uint8)
+    image[15, 15] = 255
+    params = ClipParams(Letterbox((31, 31), (31, 31)), blur=1.5)
+    blurred = np.asarray(degrade(Image.fromarray(image), params, 0))[..., 0].astype(float)
+    assert blurred.sum() == pytest.approx(255, rel=0.2)
+    rows = np.arange(31) - 15
+    assert np.sqrt((blurred.sum(axis=1) * rows**2).sum() / blurred.sum()) == pytest.approx(1.5, rel=0.15)
+
+
+@pytest.mark.parametrize("sigma", [0.7, 6.0])
+def test_noise_has_its_deviation_and_is_new_in_every_frame(sigma: float) -> None:
+    image = Image.new("RGB", (200, 100), (100, 120, 140))
+    params = ClipParams(Letterbox((100, 200), (100, 200)), noise=sigma, seed=5)
+    first, second = (np.asarray(degrade(image, params, frame)).astype(float) for frame in (0, 1))
+    assert (first - np.asarray(image)).std() == pytest.approx(np.hypot(sigma, 12**-0.5), rel=0.05)  # rounded
+    assert (first - np.asarray(image)).mean() == pytest.approx(0, abs=0.1)
+    assert (first - second).std() == pytest.approx(np.sqrt(2) * (first - np.asarray(image)).std(), rel=0.05)
+    np.testing.assert_array_equal(degrade(image, params, 0), first)
+
+
+def test_noise_is_cut_off_at_black_and_white() -> None:
+    params = ClipParams(Letterbox((9, 9), (9, 9)), noise=80.0)
+    for grey in (0, 255):
+        noisy = np.asarray(degrade(Image.new("RGB", (9, 9), (grey,) * 3), params, 0))
+        assert noisy.dtype == np.uint8
+        assert (np.abs(noisy.astype(int) - grey) < 250).all()
+        assert (noisy == grey).mean() > 0.3
+
+
+def test_only_past_maps_are_corrupted(rng: np.random.Generator) -> None:
+    clip = random_clip(rng, (16, 24))
+    plain = ClipTransform((16, 24), (8, 12))
+    wrong = ClipTransform((16, 24), (8, 12), corruption=PastCorruption(drop_rate=0.7, shift=2))
+    params = wrong.make_params(clip, rng)
+    one, other = plain.apply(clip, params), wrong.apply(clip, params)
+    np.testing.assert_array_equal(one.frames, other.frames)
+    for name in ("class_map", "instance_map"):
+        before, after = getattr(one, name), getattr(other, name)
+        np.testing.assert_array_equal(before[[0, -1]], after[[0, -1]])  # the first past map is absent
+        assert (before[1] != after[1]).any()
+    assert other.present is clip.present
+
+
 @pytest.mark.parametrize(
     ("settings_", "says"),
     [
@@ -286,6 +374,9 @@ def test_recolour_by_hand() -> None:
         ({"brightness": -0.1}, "brightness"),
         ({"contrast": 2.0}, "contrast"),
         ({"saturation": 1.1}, "saturation"),
+        ({"hue": -0.1}, "hue"),
+        ({"blur": -1.0}, "blur"),
+        ({"noise": float("inf")}, "noise"),
         ({"scale_range": (2.0, 1.0)}, "scale_range"),
         ({"scale_range": (0.0, 1.0)}, "scale_range"),
     ],
