@@ -276,7 +276,7 @@ def _reader(config: DataConfig) -> Callable[..., Any]:
 
 def _check_root(config: DataConfig) -> None:
     if not Path(config.root).exists():
-        how = f"see the README for how to get {config.dataset}"
+        how = f"docs/datasets.md says how to get {config.dataset}"
         if config.dataset in ("cityscapes", "cityscapes-step"):
             how = how_to_get(Path(config.root))
         raise ValueError(f"data.root: {config.root} does not exist; {how}")

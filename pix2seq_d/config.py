@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+SpecName = Literal[
+    "kitti-step", "cityscapes-step", "cityscapes", "cityscapes-vps", "motchallenge-step", "bdd100k", "coco", "camvid"
+]
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -123,30 +127,10 @@ class DataConfig:
         seed: of the synthetic data and of clips made of single images.
     """
 
-    dataset: Literal[
-        "synthetic",
-        "kitti-step",
-        "camvid",
-        "cityscapes",
-        "cityscapes-step",
-        "cityscapes-vps",
-        "motchallenge-step",
-        "bdd100k",
-        "coco",
-        "folder",
-    ] = "synthetic"
+    dataset: Literal[SpecName, "synthetic", "folder"] = "synthetic"
     root: str = "data/kitti_step"
     download: bool = True
-    label_spec: Literal[
-        "kitti-step",
-        "cityscapes-step",
-        "cityscapes",
-        "cityscapes-vps",
-        "motchallenge-step",
-        "bdd100k",
-        "coco",
-        "camvid",
-    ] = "kitti-step"
+    label_spec: SpecName = "kitti-step"
     train_split: str = "train"
     val_split: str = "val"
     scale_min: float = 1.0
@@ -378,7 +362,7 @@ _CITYSCAPES = RunConfig(
         saturation=0.2,
         pseudo_video=True,
     ),
-    loss=LossConfig(past_dropout_all=0.5),  # half of the clips are images: that is what validation sees
+    loss=LossConfig(past_dropout_all=0.5),  # half of the clips are images, as validation sees them
     train=TrainConfig(
         steps=100_000,
         lr=1e-4,

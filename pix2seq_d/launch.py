@@ -58,8 +58,6 @@ def run_training(config: RunConfig) -> Path:
     run_dir, values = Path(config.train.output_dir), dataclasses.asdict(config)
     resuming = config.train.resume and bool(checkpoint.list_checkpoints(run_dir))
     module = build_training_loss(config, build_model(config) if resuming else initial_model(config))
-    if resuming:
-        checkpoint.check_same_classes(run_dir, module.model.label_spec)
     model, optimizer = module.model, _build_optimizer(config.train, module)
     ema = build_ema(model, decay=config.train.ema_decay).to(accelerator.device)
     wrapped, optimizer = accelerator.prepare(module, optimizer)
@@ -117,9 +115,12 @@ def check_data(config: RunConfig) -> None:
     Raises:
         ValueError: they are not, naming what is missing, or they share no class with the label spec.
         OSError: they could not be fetched.
+        CheckpointError: the run is to be resumed, and its classes were others.
     """
     data, model = config.data, config.model
-    build_label_spec(config.data)
+    spec = build_label_spec(data)
+    if config.train.resume:
+        checkpoint.check_same_classes(Path(config.train.output_dir), spec)
     prepare_data(data)
     build_clips(data, data.train_split, past_offsets=model.past_offsets, size=model.image_size)
     if config.validation.every:

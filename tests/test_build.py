@@ -84,7 +84,7 @@ def test_the_learning_rate_is_that_of_the_settings() -> None:
 def test_missing_data_is_named(dataset: Any, videos: bool, tmp_path: Path) -> None:
     config = RunConfig(data=DataConfig(dataset=dataset, root=str(tmp_path / "nowhere")))
     clips = partial(build.build_clips, config.data, "train", past_offsets=(), size=(32, 64))
-    how = "csDownload leftImg8bit_trainvaltest.zip" if dataset.startswith("cityscapes") else dataset
+    how = "csDownload leftImg8bit_trainvaltest.zip" if dataset in ("cityscapes", "cityscapes-step") else dataset
     with pytest.raises(ValueError, match=rf"^data.root: \S+nowhere does not exist.*{how}"):
         _ = build.build_videos(config) if videos else clips()
 
@@ -174,6 +174,7 @@ def test_maps_are_brought_into_the_spec_of_the_run(tmp_path: Path) -> None:
     videos = build.build_videos(config)
     _, class_map, instance_map = videos.read_frame("aachen_000010", 19)
     assert videos.label_spec.name == "kitti-step"
+    assert videos.stills, "frames 282 apart are no video"
     assert class_map[0].tolist() == [255, 13, 13, 14, 14, 11, 0, 0]
     assert instance_map[0].tolist() == [0, 1, 3, 0, 0, 0, 0, 0]
     camvid = replace(config.data, label_spec="camvid")

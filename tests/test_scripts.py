@@ -146,7 +146,7 @@ def test_pretraining_on_cityscapes(call: Call, tmp_path: Path, capsys: Capture) 
     tiny += "--train.steps 2 --train.warmup_steps 1 --validation.every 2 --validation.num_steps 1".split()
     assert call("pretrain.py", *tiny, "--data.root", data, "--train.output_dir", run_dir) == 0, capsys.readouterr().err
     config = json.loads((run_dir / "config.json").read_text())
-    assert (config["data"]["dataset"], config["loss"]["past_dropout_all"]) == ("cityscapes", 1.0)
+    assert (config["data"]["dataset"], config["data"]["pseudo_video"]) == ("cityscapes", True)
     records = [json.loads(line) for line in (run_dir / "log.jsonl").read_text().splitlines()]
     assert [r["step"] for r in records if r["kind"] == "validation"] == [2]
     pretrained = Pix2SeqD.from_pretrained(run_dir / "model")

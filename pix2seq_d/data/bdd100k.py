@@ -80,6 +80,8 @@ class Bdd100k(LabelledVideos):
         ValueError: an unknown split.
     """
 
+    stills = True
+
     def __init__(
         self,
         root: str | os.PathLike[str],

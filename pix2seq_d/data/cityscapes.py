@@ -55,6 +55,8 @@ class Cityscapes(LabelledVideos):
         ValueError: an unknown split, labels that the split does not have, or a spec without dataset ids.
     """
 
+    stills = True
+
     def __init__(
         self,
         root: str | os.PathLike[str],

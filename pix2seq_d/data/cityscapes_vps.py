@@ -103,10 +103,11 @@ def _gather(folder: Path, index: PanopticIndex) -> dict[str, dict[int, FrameFile
         if not video.isdecimal():
             raise DataError(f"{index.path}: expected PNGs called like 0001_0001_frankfurt_..., got {label_name}")
         image = folder / "img_all" / f"{stem[PREFIX:]}_leftImg8bit.png" if original else folder / "img" / image_name
-        pair = FrameFiles(image, folder / "panoptic_video" / label_name)
-        for path in pair:
+        label = folder / "panoptic_video" / label_name
+        for path in (image, label):
             if not path.is_file():
                 raise DataError(f"{path}: expected a file that {index.path.name} names, found none")
+        pair = FrameFiles(image, label)
         if files.setdefault(video, {}).setdefault(frame_number(stem), pair) != pair:
             raise DataError(f"{index.path}: expected one PNG for each frame of video {video}, got two: {label_name}")
     return files

@@ -37,6 +37,8 @@ class Coco(LabelledVideos):
         ValueError: an unknown split.
     """
 
+    stills = True
+
     def __init__(
         self,
         root: str | os.PathLike[str],

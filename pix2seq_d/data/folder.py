@@ -171,7 +171,12 @@ class LabelledVideos:
         past_offsets: frames before the one to predict whose maps belong to the clip, oldest first, for example
             (-2, -1); a past frame that does not exist is void and not `present`.
         all_frames: clips carry the images of the past frames too (black where absent), not only the last one.
+
+    Attributes:
+        stills: the labelled frames of a sequence are too far apart for the map of one to help with the next.
     """
+
+    stills = False
 
     def __init__(
         self,

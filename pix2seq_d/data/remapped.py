@@ -43,6 +43,7 @@ class RemappedVideos:
     def __init__(self, videos: VideoDataset, target: LabelSpec) -> None:
         self.videos = videos
         self.label_spec = target
+        self.stills = bool(getattr(videos, "stills", False))
 
     @property
     def sequence_ids(self) -> tuple[str, ...]:

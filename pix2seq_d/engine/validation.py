@@ -27,14 +27,16 @@ def validate(
 ) -> tuple[dict[str, Any], list[np.ndarray]]:
     """Predicts and scores the first frames of the first sequences, shared among the processes.
 
+    Frames of a dataset of `stills` (Cityscapes, ...) are each predicted as the first of a video.
+
     Args:
         predictor: makes the maps.
         videos: labelled videos.
         spec: label spec of both.
         num_sequences: how many of the videos.
         num_frames: how many frames of each.
-        independent: predict every frame as the first of a video: for models that were trained on still images alone.
-            The ids of their objects do not go on from frame to frame, and VPQ, STQ and AQ say so.
+        independent: the same for every dataset: for models that have never seen a past map. The ids of their objects
+            do not go on from frame to frame, and VPQ, STQ and AQ say so.
         accelerator: shares the videos among its processes; None = one process.
 
     Returns:
@@ -42,6 +44,7 @@ def validate(
     """
     rank, size = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
     evaluator, pictures = Evaluator(spec), []
+    independent = independent or getattr(videos, "stills", False)
     for sequence in list(videos.sequence_ids)[:num_sequences][rank::size]:
         predictor.reset()
         for frame_id in videos.frame_ids(sequence)[:num_frames]:

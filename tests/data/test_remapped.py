@@ -55,6 +55,7 @@ def test_videos() -> None:
     assert videos.sequence_ids == plain.sequence_ids
     assert videos.frame_ids("0001") == (0, 1, 2)
     assert videos.label_spec is CAMVID
+    assert not videos.stills
     image, class_map, instance_map = videos.read_frame("0001", 2)
     expected = plain.read_frame("0001", 2)
     np.testing.assert_array_equal(image, expected[0])

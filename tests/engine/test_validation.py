@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -68,9 +69,12 @@ def test_first_frames_of_the_first_sequences_in_order(videos: SyntheticVideos) -
     assert oracle.calls == ["reset", "0000/0", "0000/1", "0000/2", "reset", "0001/0", "0001/1", "0001/2"]
 
 
-def test_still_images_are_predicted_one_by_one(videos: SyntheticVideos) -> None:
+@pytest.mark.parametrize("dataset", [False, True], ids=["a model of images", "a dataset of images"])
+def test_still_images_are_predicted_one_by_one(videos: SyntheticVideos, dataset: bool) -> None:
     oracle = Oracle(videos)
-    score(oracle, videos, num_sequences=1, num_frames=2, independent=True)
+    names = ("sequence_ids", "frame_ids", "read_frame")
+    shown = SimpleNamespace(stills=dataset, **{name: getattr(videos, name) for name in names})
+    score(oracle, shown, num_sequences=1, num_frames=2, independent=not dataset)
     assert [call for call in oracle.calls if call != "reset"] == ["0000/0", "0000/1"]
     assert oracle.calls[oracle.calls.index("0000/0") + 1] == "reset"
 
