@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from pix2seq_d.data.cityscapes_ids import (
-    write_instance_ids,
-    write_panoptic_json,
-    write_panoptic_parts,
-    write_panoptic_png,
-)
+from pix2seq_d.data.cityscapes_ids import encode_ids, write_instance_ids, write_panoptic_parts
+from pix2seq_d.data.coco_format import segments_info, write_json, write_panoptic_ids
 from pix2seq_d.data.formats import write_image
+from pix2seq_d.data.segments import find_segments
 from pix2seq_d.labels import get_label_spec
 
 FRAMES = ("aachen_000000_000019", "aachen_000010_000019", "frankfurt_000001_000294", "frankfurt_000001_000576")
@@ -59,9 +57,24 @@ def write_parts(root: Path, split: str = "train") -> Path:
 def write_panoptic(root: Path, split: str = "train", *, train_ids: bool = False) -> Path:
     """gtFine/cityscapes_panoptic_{split}[_trainId] and its JSON."""
     folder = root / "gtFine" / f"cityscapes_panoptic_{split}{'_trainId' if train_ids else ''}"
-    segments = {
-        i: write_panoptic_png(folder / f"{i}_gtFine_panoptic.png", *maps_of(i), SPEC, train_ids=train_ids)
-        for i in FRAMES
-    }
-    write_panoptic_json(folder.with_suffix(".json"), segments, SPEC, size=(4, 8), train_ids=train_ids)
+    annotations = [write_panoptic_png(folder / f"{i}_gtFine_panoptic.png", *maps_of(i), train_ids) for i in FRAMES]
+    write_json(folder.with_suffix(".json"), {"annotations": annotations})
     return root
+
+
+def write_panoptic_png(
+    path: Path, class_map: np.ndarray, instance_map: np.ndarray, train_ids: bool = False
+) -> dict[str, Any]:
+    """A PNG as csCreatePanopticImgs writes it; gives its entry in the JSON."""
+    ids = encode_ids(class_map, instance_map, SPEC)
+    write_panoptic_ids(path, ids)
+    found = find_segments(ids)
+    class_ids = np.where(found.keys < 1000, found.keys, found.keys // 1000)
+    segments = segments_info(found, found.keys, SPEC.to_train_ids(class_ids) if train_ids else class_ids)
+    for segment in segments:
+        segment["iscrowd"] = int(24 <= segment["id"] < 1000)
+    return {
+        "image_id": path.name.removesuffix("_gtFine_panoptic.png"),
+        "file_name": path.name,
+        "segments_info": segments,
+    }

@@ -6,17 +6,15 @@ Layout: images/10k/{split}/{name}.jpg and labels/pan_seg/bitmasks/{split}/{name}
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
-from pix2seq_d.data.folder import LabelledVideos, list_folders, list_images, pair_labels
-from pix2seq_d.data.formats import DataError, read_png, write_bytes
+from pix2seq_d.data.folder import LabelledVideos, list_images, pair_labels, search_roots
+from pix2seq_d.data.formats import DataError, read_png, write_png
 from pix2seq_d.labels import get_label_spec
 
 SPLITS = ("train", "val", "test")
@@ -49,7 +47,8 @@ def write_bitmask(path: str | os.PathLike[str], bitmask: Bitmask) -> None:
     """Writes a bitmask, the inverse of `read_bitmask`.
 
     Raises:
-        ValueError: planes of different or no size, or values outside 0..255 and 0..65535.
+        ValueError: a path that does not end in .png, planes of different or no size, or values outside 0..255 and
+            0..65535.
         OSError: the file cannot be written; nothing is left behind.
     """
     categories, flags, ids = bitmask
@@ -58,10 +57,7 @@ def write_bitmask(path: str | os.PathLike[str], bitmask: Bitmask) -> None:
     for name, plane, largest in zip(Bitmask._fields, bitmask, (255, 255, MAX_ANNOTATION_ID)):
         if plane.min() < 0 or plane.max() > largest:
             raise ValueError(f"{path}: expected {name} in 0..{largest}, got {plane.min()}..{plane.max()}")
-    data = io.BytesIO()
-    rgba = np.stack([categories, flags, ids >> 8, ids & 255], axis=-1).astype(np.uint8)
-    Image.fromarray(rgba).save(data, "PNG", compress_level=1)
-    write_bytes(path, data.getvalue())
+    write_png(path, np.stack([categories, flags, ids >> 8, ids & 255], axis=-1).astype(np.uint8))
 
 
 class Bdd100k(LabelledVideos):
@@ -111,7 +107,7 @@ class Bdd100k(LabelledVideos):
 
 
 def _find_layout(root: Path, split: str) -> tuple[Path, Path]:
-    for base in (root, *list_folders(root)) if root.is_dir() else ():
+    for base in search_roots(root):
         images, labels = base / "images" / "10k" / split, base / "labels" / "pan_seg" / "bitmasks" / split
         if images.is_dir() and labels.is_dir():
             return images, labels

@@ -18,11 +18,11 @@ from pix2seq_d.data.cityscapes_ids import (
     Maps,
     check_spec,
     read_instance_ids,
-    read_panoptic_json,
     read_panoptic_parts,
     read_panoptic_png,
 )
-from pix2seq_d.data.folder import LabelledVideos, list_folders, pair_labels
+from pix2seq_d.data.coco_format import PanopticIndex
+from pix2seq_d.data.folder import LabelledVideos, list_folders, pair_labels, search_roots
 from pix2seq_d.data.formats import DataError
 from pix2seq_d.labels import LABEL_SPECS, LabelSpec
 
@@ -71,7 +71,7 @@ class Cityscapes(LabelledVideos):
         _check_choice(split, labels)
         root = Path(root)
         images = _find_images(root, split)
-        found = None if split == "test" else _find_labels(root, split, labels, spec)
+        found = None if split == "test" else _find_labels(root, split, labels)
         exists = found.files.__contains__ if found else Path.is_file
         files = pair_labels(_pairs(images, found), root=images, exists=exists)
         if not files:
@@ -124,8 +124,7 @@ def _check_choice(split: str, labels: str) -> None:
 
 def _folders(root: Path, name: str) -> Iterator[Path]:
     """The folders called `name` in `root`, and in the folders of it (an archive unpacked into a folder of its own)."""
-    if root.is_dir():
-        yield from (base / name for base in (root, *list_folders(root)) if (base / name).is_dir())
+    yield from (base / name for base in search_roots(root) if (base / name).is_dir())
 
 
 def _find_images(root: Path, split: str) -> Path:
@@ -197,27 +196,28 @@ class _PanopticLabels:
     """The panoptic PNGs of one split, all in one folder, and their JSON."""
 
     folder: Path
-    segments: dict[str, dict[int, bool]]  # by file name
+    index: PanopticIndex
+    places: dict[str, int]  # in the index, by file name
     files: frozenset[Path]
 
     def place(self, city: str, image_id: str) -> Path:
         return self.folder / f"{image_id}{_PANOPTIC}"
 
     def read(self, path: Path, spec: LabelSpec) -> Maps:
-        if path.name not in self.segments:
-            raise DataError(f"{path}: expected an entry in {self.folder.name}.json, found none")
-        return read_panoptic_png(path, self.segments[path.name], spec)
+        if path.name not in self.places:
+            raise DataError(f"{path}: expected an entry in {self.index.path.name}, found none")
+        return read_panoptic_png(path, self.index.rows(self.places[path.name]), spec)
 
 
 _Labels = _CityLabels | _PanopticLabels
 
 
-def _find_labels(root: Path, split: str, labels: str, spec: LabelSpec) -> _Labels:
+def _find_labels(root: Path, split: str, labels: str) -> _Labels:
     wanted = [labels]
     if labels == "auto":
         wanted = ["coarse"] if split == "train_extra" else ["instance_ids", "panoptic", "panoptic_parts"]
     for name in wanted:
-        found = _find_panoptic(root, split, spec) if name == "panoptic" else _find_in_cities(root, split, _KINDS[name])
+        found = _find_panoptic(root, split) if name == "panoptic" else _find_in_cities(root, split, _KINDS[name])
         if found is not None:
             return found
     places = {name: f"{kind.folder}/{split}/*/*{kind.suffix}" for name, kind in _KINDS.items()}
@@ -236,11 +236,12 @@ def _find_in_cities(root: Path, split: str, kind: _Kind) -> _CityLabels | None:
     return None
 
 
-def _find_panoptic(root: Path, split: str, spec: LabelSpec) -> _PanopticLabels | None:
-    for suffix in ("", "_trainId"):
+def _find_panoptic(root: Path, split: str) -> _PanopticLabels | None:
+    for suffix, categories in (("", "cityscapes"), ("_trainId", "cityscapes-vps")):
         for folder in (found / f"cityscapes_panoptic_{split}{suffix}" for found in _folders(root, "gtFine")):
             path = folder.with_suffix(".json")
             if folder.is_dir() and path.is_file():
-                segments = read_panoptic_json(path, spec, train_ids=bool(suffix))
-                return _PanopticLabels(folder, segments, frozenset(folder / n for n in _list(folder, _PANOPTIC)))
+                index = PanopticIndex(path, LABEL_SPECS[categories])
+                places = {name: k for k, name in enumerate(index.label_names)}
+                return _PanopticLabels(folder, index, places, frozenset(folder / n for n in _list(folder, _PANOPTIC)))
     return None

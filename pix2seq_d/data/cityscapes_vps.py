@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from pix2seq_d.data.coco_format import PanopticIndex, is_instance, number_instances, read_coco_panoptic
-from pix2seq_d.data.folder import FrameFiles, LabelledVideos, frame_number, labelled_neighbour, list_folders
+from pix2seq_d.data.folder import FrameFiles, LabelledVideos, frame_number, labelled_neighbour, search_roots
 from pix2seq_d.data.formats import DataError
 from pix2seq_d.labels import get_label_spec
 
@@ -85,7 +85,7 @@ def _json_name(split: str) -> str:
 
 
 def _find_layout(root: Path, split: str) -> Path:
-    for base in (root, *list_folders(root)) if root.is_dir() else ():
+    for base in search_roots(root):
         if (base / _json_name(split)).is_file() and (base / split / "panoptic_video").is_dir():
             return base
     raise DataError(

@@ -5,9 +5,9 @@ COCO, Cityscapes and Cityscapes-VPS publish and evaluate in it. Id 0 is void. S 
 
 from __future__ import annotations
 
-import io
 import json
 import os
+import reprlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import chain
@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 
-from pix2seq_d.data.formats import DataError, read_png, write_bytes
+from pix2seq_d.data.formats import DataError, read_png, write_bytes, write_png
 from pix2seq_d.data.segments import Segments, find_segments
 from pix2seq_d.labels import VOID_ID, LabelSpec
 
 MAX_ID = (1 << 24) - 1
+_MAX_NAME = 255  # bytes
 
 
 # The PNG
@@ -41,7 +41,7 @@ def write_panoptic_ids(path: str | os.PathLike[str], ids: np.ndarray) -> None:
     """Writes (H, W) segment ids as PNG, the inverse of `read_panoptic_ids`.
 
     Raises:
-        ValueError: another shape or dtype, or an id outside 0..2^24 - 1.
+        ValueError: a path that does not end in .png, another shape or dtype, or an id outside 0..2^24 - 1.
         OSError: the file cannot be written; nothing is left behind.
     """
     if ids.ndim != 2 or not ids.size or not np.issubdtype(ids.dtype, np.integer):
@@ -49,9 +49,7 @@ def write_panoptic_ids(path: str | os.PathLike[str], ids: np.ndarray) -> None:
     if ids.min() < 0 or ids.max() > MAX_ID:
         raise ValueError(f"{path}: expected segment ids in 0..{MAX_ID}, got {ids.min()}..{ids.max()}")
     planes = ids.astype("<u4", order="C").view(np.uint8).reshape(*ids.shape, 4)
-    data = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(planes[..., :3])).save(data, "PNG", compress_level=1)
-    write_bytes(path, data.getvalue())
+    write_png(path, planes[..., :3])
 
 
 # The JSON
@@ -172,9 +170,11 @@ def _pack(entry: dict[str, Any]) -> dict[str, Any] | tuple[Any, Any, Any]:
 
 
 def _file_name(name: Any) -> str:
-    """A relative path without "..": the JSON comes from elsewhere."""
-    if not isinstance(name, str) or not name or ".." in Path(name).parts or Path(name).is_absolute():
-        raise ValueError(f"file_name {name!r}")
+    """A relative path without "..", as long as file systems allow: the JSON comes from elsewhere."""
+    if not isinstance(name, str) or not name.isprintable() or not 0 < len(name.encode()) <= _MAX_NAME:
+        raise ValueError(f"file_name {reprlib.repr(name)}")
+    if ".." in Path(name).parts or Path(name).is_absolute():
+        raise ValueError(f"file_name {reprlib.repr(name)}")
     return name
 
 

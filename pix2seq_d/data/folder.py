@@ -102,6 +102,11 @@ def list_folders(folder: Path) -> list[Path]:
     return [p for p in _list_folder(folder) if p.is_dir()]
 
 
+def search_roots(root: Path) -> list[Path]:
+    """`root` and the folders in it: archives are unpacked into folders of their own too; none if it is no folder."""
+    return [root, *list_folders(root)] if root.is_dir() else []
+
+
 def _list_folder(folder: Path) -> list[Path]:
     try:
         return _natural(p for p in folder.iterdir() if not p.name.startswith("."))

@@ -127,11 +127,12 @@ def write_image(path: str | os.PathLike[str], array: np.ndarray) -> None:
         raise ValueError(f"{path}: expected a suffix of {', '.join(IMAGE_SUFFIXES)}, got {suffix!r}")
     if array.dtype != np.uint8 or array.ndim not in (2, 3) or array.shape[2:] not in ((), (3,)) or not array.size:
         raise ValueError(f"{path}: expected (H, W) or (H, W, 3) uint8, got {array.shape} {array.dtype}")
+    if suffix == ".png":
+        write_png(path, array)
+        return
     data = io.BytesIO()
     image = Image.fromarray(np.ascontiguousarray(array))
-    if suffix == ".png":
-        image.save(data, "PNG", compress_level=1)
-    elif suffix in (".jpg", ".jpeg"):
+    if suffix in (".jpg", ".jpeg"):
         image.save(data, "JPEG", quality=95)
     else:
         image.save(data, suffix[1:].upper())
@@ -192,6 +193,28 @@ def read_png(path: str | os.PathLike[str], *, kinds: tuple[str, ...], bits: tupl
     return np.array(_load_png(path, kinds=kinds, bits=bits))
 
 
+def write_png(path: str | os.PathLike[str], samples: np.ndarray) -> None:
+    """Writes the raw samples of a label PNG, the inverse of `read_png`; missing folders are made.
+
+    Args:
+        path: ends in .png.
+        samples: (H, W) uint8 or uint16, (H, W, 3) or (H, W, 4) uint8.
+
+    Raises:
+        ValueError: another suffix, shape or dtype.
+        OSError: the file cannot be written; nothing is left behind.
+    """
+    if Path(path).suffix.lower() != ".png":
+        raise ValueError(f"{path}: expected a path that ends in .png")
+    deep = samples.dtype == np.uint16 and samples.ndim == 2
+    shallow = samples.dtype == np.uint8 and samples.ndim in (2, 3) and samples.shape[2:] in ((), (3,), (4,))
+    if not samples.size or not (deep or shallow):
+        raise ValueError(f"{path}: expected samples of 8 bits, or (H, W) of 16, got {samples.shape} {samples.dtype}")
+    data = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(samples)).save(data, "PNG", compress_level=1)
+    write_bytes(path, data.getvalue())
+
+
 def _load_png(path: str | os.PathLike[str], *, kinds: tuple[str, ...], bits: tuple[int, ...]) -> Image.Image:
     header = png_header(path)
     if header is None or header.kind not in kinds or header.bits not in bits:
@@ -250,14 +273,12 @@ def write_kitti_step(path: str | os.PathLike[str], class_map: np.ndarray, instan
         ValueError: other shapes, dtypes or ranges.
         OSError: the file cannot be written; nothing is left behind.
     """
-    if Path(path).suffix.lower() != ".png":
-        raise ValueError(f"{path}: expected a .png path for a panoptic map")
     if class_map.ndim != 2 or class_map.shape != instance_map.shape:
         raise ValueError(f"{path}: expected two (H, W) maps, got {class_map.shape} and {instance_map.shape}")
     _check_range(path, "class_map", class_map, 255)
     _check_range(path, "instance_map", instance_map, 65535)
     rgb = np.stack([class_map, instance_map >> 8, instance_map & 255], axis=-1)
-    write_image(path, rgb.astype(np.uint8))
+    write_png(path, rgb.astype(np.uint8))
 
 
 def read_label_map(path: str | os.PathLike[str], spec: LabelSpec) -> np.ndarray:

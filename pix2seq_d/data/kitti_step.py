@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pix2seq_d.data.folder import LabelledVideos, frame_number, list_folders, list_images, pair_labels
+from pix2seq_d.data.folder import LabelledVideos, frame_number, list_folders, list_images, pair_labels, search_roots
 from pix2seq_d.data.formats import DataError, read_kitti_step
 from pix2seq_d.labels import get_label_spec
 
@@ -66,13 +66,12 @@ Pairs = Iterator[tuple[str, int, Path, Path | None]]  # sequence, frame number, 
 
 def _find_layout(root: Path, split: str) -> tuple[Path, Pairs]:
     """The folder that holds the split's frames, in whichever layout, and its pairs."""
-    if root.is_dir():
-        for base in (root, *list_folders(root)):
-            if (base / "images" / split).is_dir():
-                return base / "images" / split, _without_test_maps(_official_pairs(base, split), split)
-            for hub in (base / "video_sequence" / split, base / split):
-                if hub.is_dir() and any(p.stem.endswith(_IMAGE) for p in list_images(hub)):
-                    return hub, _without_test_maps(_hub_pairs(hub), split)
+    for base in search_roots(root):
+        if (base / "images" / split).is_dir():
+            return base / "images" / split, _without_test_maps(_official_pairs(base, split), split)
+        for hub in (base / "video_sequence" / split, base / split):
+            if hub.is_dir() and any(p.stem.endswith(_IMAGE) for p in list_images(hub)):
+                return hub, _without_test_maps(_hub_pairs(hub), split)
     raise DataError(
         f"{root}: expected KITTI-STEP as images/{split}/0002/000000.png with panoptic_maps/{split}/..., or as "
         f"video_sequence/{split}/000002_000000{_IMAGE}.png with ...{_LABEL}.png, found neither; "

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pix2seq_d.data.folder import LabelledVideos, frame_number, list_folders, list_images, pair_labels
+from pix2seq_d.data.folder import LabelledVideos, frame_number, list_folders, list_images, pair_labels, search_roots
 from pix2seq_d.data.formats import DataError, read_kitti_step
 from pix2seq_d.labels import get_label_spec
 
@@ -63,7 +63,7 @@ class MotChallengeStep(LabelledVideos):
 
 
 def _find_layout(root: Path, split: str) -> Path:
-    for base in (root, *list_folders(root)) if root.is_dir() else ():
+    for base in search_roots(root):
         if (base / "images" / split).is_dir():
             return base
     raise DataError(

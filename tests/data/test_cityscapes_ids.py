@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cityscapes_tree import write_panoptic_png
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -20,14 +21,12 @@ from pix2seq_d.data.cityscapes_ids import (
     decode_ids,
     encode_ids,
     read_instance_ids,
-    read_panoptic_json,
     read_panoptic_parts,
     read_panoptic_png,
     write_instance_ids,
-    write_panoptic_json,
     write_panoptic_parts,
-    write_panoptic_png,
 )
+from pix2seq_d.data.coco_format import PanopticIndex, SegmentRows, write_json, write_panoptic_ids
 from pix2seq_d.data.formats import DataError, write_image
 from pix2seq_d.labels import get_label_spec
 
@@ -93,14 +92,18 @@ def official_files(folder: Path, ids: np.ndarray, *, train_ids: bool = False) ->
     return files
 
 
+def read_rows(path: Path, *, train_ids: bool = False, number: int = 0) -> SegmentRows:
+    return PanopticIndex(path, get_label_spec("cityscapes-vps" if train_ids else "cityscapes")).rows(number)
+
+
 @pytest.mark.parametrize(("spec", "column"), [(FULL, 1), (STEP, 2)])
 @pytest.mark.parametrize("train_ids", [False, True])
 def test_three_encodings_of_one_scene(tmp_path: Path, spec: Any, column: int, train_ids: bool) -> None:
     files = official_files(tmp_path, scene(-1), train_ids=train_ids)
-    segments = read_panoptic_json(files["panoptic.json"], spec, train_ids=train_ids)["panoptic.png"]
+    rows = read_rows(files["panoptic.json"], train_ids=train_ids)
     expected = scene(0), scene(column)
     assert_maps(read_instance_ids(files["ids.png"], spec), *expected)
-    assert_maps(read_panoptic_png(files["panoptic.png"], segments, spec), *expected)
+    assert_maps(read_panoptic_png(files["panoptic.png"], rows, spec), *expected)
     assert_maps(read_panoptic_parts(files["parts.tif"], spec), *expected)
 
 
@@ -113,8 +116,9 @@ def test_ids_of_no_class_are_void() -> None:
 
 def test_a_crowd_of_the_json_has_no_instance(tmp_path: Path) -> None:
     files = official_files(tmp_path, scene(-1))
-    segments = read_panoptic_json(files["panoptic.json"], FULL)["panoptic.png"]
-    _, instances = read_panoptic_png(files["panoptic.png"], {**segments, 24001: True}, FULL)
+    rows = read_rows(files["panoptic.json"])
+    rows = rows._replace(crowd=rows.crowd | (rows.ids == 24001))
+    _, instances = read_panoptic_png(files["panoptic.png"], rows, FULL)
     np.testing.assert_array_equal(instances, np.where(scene(-1) == 24001, 0, scene(1)))
 
 
@@ -138,11 +142,10 @@ def test_round_trips(tmp_path_factory: pytest.TempPathFactory, data: st.DataObje
     write_panoptic_parts(folder / "a.tif", class_map, instance_map, spec)
     assert_maps(read_panoptic_parts(folder / "a.tif", spec), class_map, kept)
     for train_ids in (False, True):
-        name = "a_gtFine_panoptic.png"
-        segments = write_panoptic_png(folder / name, class_map, instance_map, spec, train_ids=train_ids)
-        write_panoptic_json(folder / "a.json", {"a": segments}, spec, size=shape, train_ids=train_ids)
-        read = read_panoptic_json(folder / "a.json", spec, train_ids=train_ids)
-        assert_maps(read_panoptic_png(folder / name, read[name], spec), class_map, kept)
+        entry = write_panoptic_png(folder / "b.png", class_map, instance_map, train_ids)
+        write_json(folder / "b.json", {"annotations": [entry]})
+        rows = read_rows(folder / "b.json", train_ids=train_ids)
+        assert_maps(read_panoptic_png(folder / "b.png", rows, spec), class_map, kept)
 
 
 def test_written_files_are_the_official_ones(tmp_path: Path) -> None:
@@ -155,38 +158,6 @@ def test_written_files_are_the_official_ones(tmp_path: Path) -> None:
     with Image.open(tmp_path / "a.png") as png, Image.open(tmp_path / "a.tif") as tif:
         assert (png.mode, np.asarray(png).tolist()) == ("I;16", ids)
         assert (tif.mode, np.asarray(tif).tolist()) == ("I", ids)
-    segments = write_panoptic_png(tmp_path / "p.png", class_map, instance_map, FULL)
-    assert segments == [
-        {"id": 7, "area": 2, "bbox": [1, 1, 2, 1], "category_id": 7, "iscrowd": 0},
-        {"id": 27, "area": 1, "bbox": [0, 1, 1, 1], "category_id": 27, "iscrowd": 1},
-        {"id": 26000, "area": 1, "bbox": [0, 0, 1, 1], "category_id": 26, "iscrowd": 0},
-        {"id": 26299, "area": 1, "bbox": [1, 0, 1, 1], "category_id": 26, "iscrowd": 0},
-    ]
-    with Image.open(tmp_path / "p.png") as png:
-        assert np.asarray(png)[0].tolist() == [
-            [26000 % 256, 26000 // 256, 0],
-            [26299 % 256, 26299 // 256, 0],
-            [0, 0, 0],
-        ]
-    by_train_id = write_panoptic_png(tmp_path / "p.png", class_map, instance_map, STEP, train_ids=True)
-    assert [(s["category_id"], s["iscrowd"]) for s in by_train_id] == [(0, 0), (14, 0), (13, 0), (13, 0)]
-
-
-def test_the_json_names_what_the_official_one_names(tmp_path: Path) -> None:
-    write_panoptic_json(tmp_path / "a.json", {"aachen_000000_000019": []}, FULL, size=(2, 3))
-    content = json.loads((tmp_path / "a.json").read_text())
-    assert content["images"] == [
-        {
-            "id": "aachen_000000_000019",
-            "width": 3,
-            "height": 2,
-            "file_name": "aachen_000000_000019_gtFine_leftImg8bit.png",
-        }
-    ]
-    assert content["annotations"][0]["file_name"] == "aachen_000000_000019_gtFine_panoptic.png"
-    assert content["annotations"][0]["image_id"] == "aachen_000000_000019"
-    assert content["categories"][11] == {"id": 24, "name": "person", "color": [220, 20, 60], "isthing": 1}
-    assert sum(c["isthing"] for c in content["categories"]) == 8
 
 
 # Bad files
@@ -258,65 +229,26 @@ def test_label_ids_are_no_instance_ids(tmp_path: Path) -> None:
     assert one_line(error, tmp_path / "a.png")
 
 
-def test_bad_panoptic_png(tmp_path: Path) -> None:
+def test_a_panoptic_png_that_its_json_does_not_fit(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
-    write_image(path, np.array([[[7, 0, 0], [8, 0, 0]]], np.uint8))
-    with pytest.raises(DataError, match="expected only the 1 segment ids of its JSON entry, got 8 too") as error:
-        read_panoptic_png(path, {7: False}, FULL)
-    assert one_line(error, path)
-    write_image(path, np.array([[[0, 0, 1]]], np.uint8))
-    with pytest.raises(DataError, match=r"expected segment ids below 65536, .*, got 65536"):
-        read_panoptic_png(path, {65536: False}, FULL)
-
-
-def entry(**change: Any) -> str:
-    segment = {"id": 26001, "category_id": 26, "iscrowd": 0, **change}
-    return json.dumps({"annotations": [{"file_name": "a.png", "segments_info": [segment]}]})
-
-
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
-        ("{", 'expected a JSON object with a list "annotations"'),
-        ("[]", 'expected a JSON object with a list "annotations"'),
-        ('{"annotations": 3}', 'expected a JSON object with a list "annotations"'),
-        ("[" * 100_000, 'expected a JSON object with a list "annotations"'),
-        ('{"annotations": [{"file_name": "a.png"}]}', "COCO's panoptic annotations, got KeyError: 'segments_info'"),
-        ('{"annotations": [7]}', "COCO's panoptic annotations, got TypeError"),
-        (entry(id="x"), "COCO's panoptic annotations, got ValueError"),
-        (entry(category_id=13), r"expected category 26 for segment 26001 of a\.png, got 13"),
-        (entry(category_id=float("inf")), "COCO's panoptic annotations, got OverflowError"),
-    ],
-)
-def test_bad_json(tmp_path: Path, text: str, says: str) -> None:
-    path = tmp_path / "a.json"
-    path.write_text(text)
-    with pytest.raises(DataError, match=says) as error:
-        read_panoptic_json(path, FULL)
-    assert one_line(error, path)
-
-
-def test_the_id_space_of_the_json_is_checked(tmp_path: Path) -> None:
-    path = tmp_path / "a.json"
-    path.write_text(entry(category_id=26))
-    assert read_panoptic_json(path, FULL) == {"a.png": {26001: False}}
-    with pytest.raises(DataError, match=r"expected category 13 \(a train id\) for segment 26001"):
-        read_panoptic_json(path, FULL, train_ids=True)
-    with pytest.raises(DataError, match=r"none\.json: expected a readable JSON file \(No such file"):
-        read_panoptic_json(tmp_path / "none.json", FULL)
+    write_panoptic_ids(path, np.array([[26001, 7]]))
+    rows = SegmentRows(np.array([7, 26001]), np.array([0, 13], np.uint8), np.zeros(2, bool))
+    assert_maps(read_panoptic_png(path, rows, FULL), np.array([[13, 0]]), np.array([[2, 0]]))
+    for change, says in (
+        ({"class_ids": np.array([0, 14])}, "expected segments of the class in their id, got 26001 of another"),
+        ({"ids": np.array([7, 65536 + 26001])}, "expected segments of the class in their id, got 91537"),
+        ({"ids": np.array([7, 26002])}, r"expected segments that the JSON lists, got 26001"),
+    ):
+        with pytest.raises(DataError, match=says) as error:
+            read_panoptic_png(path, rows._replace(**change), FULL)
+        assert one_line(error, path)
 
 
 def test_what_cannot_be_written(tmp_path: Path) -> None:
     class_map, zeros = np.full((2, 2), 13), np.zeros((2, 2), int)
-    for write, path in (
-        (write_instance_ids, tmp_path / "a.tif"),
-        (write_panoptic_parts, tmp_path / "a.png"),
-        (write_panoptic_png, tmp_path / "a.jpg"),
-    ):
-        with pytest.raises(ValueError, match="expected a path that ends in") as error:
-            write(path, class_map, zeros, FULL)
-        assert one_line(error, path)
     path = tmp_path / "a.png"
+    with pytest.raises(ValueError, match=r"a\.tif: expected a path that ends in \.png"):
+        write_instance_ids(path.with_suffix(".tif"), class_map, zeros, FULL)
     with pytest.raises(ValueError, match=r"a\.png: expected \(H, W\) maps"):
         write_instance_ids(path, class_map[0], zeros[0], FULL)
     with pytest.raises(ValueError, match=r"a\.png: expected maps of one shape"):
@@ -344,8 +276,7 @@ def test_real_frame_equals_its_published_video_form() -> None:
         pytest.skip("PIX2SEQ_D_TEST_DATA is not set: no real Cityscapes labels")
     vectors = Path(root) / "vectors" / "deeplab2_cityscapes"
     folder, name = vectors / "gtFine" / "cityscapes_panoptic_dummy_trainId", "dummy_000000_000000_gtFine_panoptic.png"
-    segments = read_panoptic_json(folder.with_suffix(".json"), FULL, train_ids=True)[name]
-    maps = read_panoptic_png(folder / name, segments, FULL)
+    maps = read_panoptic_png(folder / name, read_rows(folder.with_suffix(".json"), train_ids=True), FULL)
     with Image.open(vectors / "dummy_gt_for_vps.png") as image:
         red, green, blue = np.moveaxis(np.asarray(image).astype(int), -1, 0)
     values = red + 256 * green + 65536 * blue
