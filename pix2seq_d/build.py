@@ -35,7 +35,7 @@ from pix2seq_d.diffusion.loss import DiffusionLoss
 from pix2seq_d.diffusion.schedule import SCHEDULES
 from pix2seq_d.engine.optim import lr_at
 from pix2seq_d.engine.trainer import LoopSettings, TrainingLoss
-from pix2seq_d.label_mapping import same_space, unmatched
+from pix2seq_d.label_mapping import describe_mapping, same_space, shares_classes
 from pix2seq_d.labels import LabelSpec, get_label_spec
 from pix2seq_d.models.pix2seq_d import Pix2SeqD
 
@@ -50,17 +50,8 @@ READERS: dict[str, Callable[..., Any]] = {
     "coco": Coco,
     "folder": LabelledFolder,
 }
-LABEL_SPECS_OF = {  # what their maps hold; a "folder" says so itself
-    "synthetic": "kitti-step",
-    "kitti-step": "kitti-step",
-    "camvid": "camvid",
-    "cityscapes": "cityscapes",
-    "cityscapes-step": "cityscapes-step",
-    "cityscapes-vps": "cityscapes-vps",
-    "motchallenge-step": "motchallenge-step",
-    "bdd100k": "bdd100k",
-    "coco": "coco",
-}
+# what their maps hold; a "folder" says so itself
+LABEL_SPECS_OF = {"synthetic": "kitti-step", **{name: name for name in READERS if name != "folder"}}
 
 
 def build_label_spec(config: DataConfig) -> LabelSpec:
@@ -73,7 +64,7 @@ def build_label_spec(config: DataConfig) -> LabelSpec:
         _check_root(config)
         return read_labels_json(Path(config.root) / LABELS_NAME)
     target, source = get_label_spec(config.label_spec), LABEL_SPECS_OF.get(config.dataset)
-    if source is not None and len(unmatched(get_label_spec(source), target)[1]) == target.num_classes:
+    if source is not None and not shares_classes(get_label_spec(source), target):
         raise ValueError(
             f"data.label_spec: expected a spec that shares classes with data.dataset {config.dataset} "
             f"({source}), got {target.name!r}"
@@ -83,11 +74,8 @@ def build_label_spec(config: DataConfig) -> LabelSpec:
 
 def describe_label_mapping(config: DataConfig) -> str:
     """How the classes of the dataset become those of the run, in one line; empty where they are the same."""
-    target, name = build_label_spec(config), LABEL_SPECS_OF.get(config.dataset)
-    if name is None or same_space(get_label_spec(name), target):
-        return ""
-    lost, absent = (", ".join(names) or "none" for names in unmatched(get_label_spec(name), target))
-    return f"labels {name} -> {target.name}: become void: {lost}; classes without data: {absent}"
+    name = LABEL_SPECS_OF.get(config.dataset)
+    return "" if name is None else describe_mapping(get_label_spec(name), build_label_spec(config))
 
 
 def build_model(config: RunConfig) -> Pix2SeqD:

@@ -199,21 +199,26 @@ def add_evaluation_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_evaluation(arguments: argparse.Namespace) -> None:
     """Scores a folder as the arguments say."""
-    name = arguments.label_spec
-    own = name not in LABEL_SPECS and Path(name).suffix == ".json"
-    if not own and name not in LABEL_SPECS:
-        raise ValueError(f"--label_spec: expected one of {', '.join(LABEL_SPECS)}, or a labels.json, got {name!r}")
     result = evaluate_folders(
         arguments.predictions,
         arguments.ground_truth,
-        read_labels_json(name) if own else LABEL_SPECS[name],
+        _label_spec(arguments.label_spec),
         windows=arguments.windows,
-        own_maps=own,
+        own_maps=arguments.label_spec not in LABEL_SPECS,
     )
     sys.stdout.write(format_table(result, per_class=arguments.per_class) + "\n")
     if arguments.output:
         write_json(arguments.output, result)
         logger.info("all numbers: %s", arguments.output)
+
+
+def _label_spec(name: str) -> LabelSpec:
+    """The spec of that name, or of a labels.json."""
+    if name in LABEL_SPECS:
+        return LABEL_SPECS[name]
+    if Path(name).suffix != ".json":
+        raise ValueError(f"--label_spec: expected one of {', '.join(LABEL_SPECS)}, or a labels.json, got {name!r}")
+    return read_labels_json(name)
 
 
 # looking at a dataset
@@ -272,7 +277,8 @@ def add_export_arguments(parser: argparse.ArgumentParser) -> None:
     known = "; ".join(f"{name}: {kind.about}" for name, kind in SUBMISSION_FORMATS.items())
     add("--format", choices=tuple(SUBMISSION_FORMATS), required=True, help=known)
     add("--output", type=Path, required=True, metavar="DIR", help="new folder; JSON files are called like it")
-    add("--label_spec", choices=tuple(LABEL_SPECS), help="classes of the predictions (default: the format's)")
+    text = "classes of the predictions, mapped by name: a label spec or a labels.json (default: those of the format)"
+    add("--label_spec", metavar="NAME", help=text)
     _add_export_options(add)
 
 
@@ -282,7 +288,7 @@ def run_export(arguments: argparse.Namespace) -> None:
         arguments.predictions,
         arguments.output,
         name=arguments.format,
-        label_spec=LABEL_SPECS[arguments.label_spec] if arguments.label_spec else None,
+        label_spec=_label_spec(arguments.label_spec) if arguments.label_spec else None,
         ground_truth=arguments.ground_truth,
         zipped=arguments.zip,
     )

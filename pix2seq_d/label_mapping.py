@@ -116,9 +116,22 @@ def same_space(source: LabelSpec, target: LabelSpec) -> bool:
     return all(getattr(source, key) == getattr(target, key) for key in ("class_names", "thing_ids", "void_id"))
 
 
+def shares_classes(source: LabelSpec, target: LabelSpec) -> bool:
+    """Whether any class of the source has a counterpart in the target."""
+    return len(unmatched(source, target)[0]) < source.num_classes
+
+
 def unmatched(source: LabelSpec, target: LabelSpec) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Classes of the source that become void, and classes of the target that no class of the source becomes."""
     table = class_table(source, target)[: source.num_classes]
     lost = tuple(name for name, i in zip(source.class_names, table) if i == target.void_id)
     absent = tuple(name for i, name in enumerate(target.class_names) if i not in table)
     return lost, absent
+
+
+def describe_mapping(source: LabelSpec, target: LabelSpec) -> str:
+    """What `unmatched` finds, in one line; empty where both specs have the same space."""
+    if same_space(source, target):
+        return ""
+    lost, absent = (", ".join(names) or "none" for names in unmatched(source, target))
+    return f"labels {source.name} -> {target.name}: become void: {lost}; classes without data: {absent}"

@@ -19,7 +19,7 @@ from pix2seq_d import __main__ as entry
 from pix2seq_d.commands import print_error, run_command
 from pix2seq_d.config import PRESETS
 from pix2seq_d.data.download import DOWNLOADS
-from pix2seq_d.data.formats import DataError, read_image, write_kitti_step
+from pix2seq_d.data.formats import DataError, read_image, read_kitti_step, write_kitti_step
 from pix2seq_d.engine.checkpoint import CheckpointError
 from pix2seq_d.models.pix2seq_d import Pix2SeqD
 from pix2seq_d.pipeline import Pix2SeqDPipeline
@@ -165,13 +165,28 @@ def test_export(tmp_path: Path, capsys: Capture) -> None:
     options = ["--format", "cityscapes", "--label_spec", "kitti-step", "--zip"]
     assert export(tmp_path / "in", tmp_path / "out/val", *options) == 0
     segments = json.loads((tmp_path / "out/val/val.json").read_text())["annotations"][0]["segments_info"]
-    assert segments == [{"id": 26004, "category_id": 26, "iscrowd": 0, "bbox": [0, 0, 1, 1], "area": 1}]
+    assert segments == [{"id": 26003, "category_id": 26, "iscrowd": 0, "bbox": [0, 0, 1, 1], "area": 1}]
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["val", "val.zip"]
     capsys.readouterr()
     assert export(tmp_path / "in", tmp_path / "out/val", *options) == 1
     assert capsys.readouterr().err.startswith(f"error: {tmp_path}/out/val: expected a new or empty folder to write to")
     assert export(tmp_path / "in", tmp_path / "out/b", "--format", "cityscapes", "--ground_truth", "no.json") == 1
     assert capsys.readouterr().err == "error: no.json: expected the JSON of the ground truth, found no such file\n"
+
+
+def test_export_of_ones_own_classes(tmp_path: Path, capsys: Capture) -> None:
+    """Class 1 of labels.json is a car; the tree (0) is vegetation."""
+    write_kitti_step(tmp_path / "in/0002/000001.png", np.array([[0, 1]]), np.array([[0, 4]]))
+    (tmp_path / "labels.json").write_text('{"class_names": ["tree", "car"], "things": ["car"], "dataset_ids": [8, 9]}')
+    options = ["--format", "kitti-step", "--label_spec"]
+    assert export(tmp_path / "in", tmp_path / "out", *options, tmp_path / "labels.json") == 0
+    class_map, instance_map = read_kitti_step(tmp_path / "out/0002/000001.png")
+    assert (class_map.tolist(), instance_map.tolist()) == ([[8, 13]], [[0, 4]])
+    assert export(tmp_path / "in", tmp_path / "b", *options, "kiti") == 1
+    assert capsys.readouterr().err.endswith(
+        "error: --label_spec: expected one of kitti-step, cityscapes-step, "
+        "cityscapes, cityscapes-vps, motchallenge-step, bdd100k, coco, camvid, or a labels.json, got 'kiti'\n"
+    )
 
 
 # save

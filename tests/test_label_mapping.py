@@ -8,7 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from pix2seq_d.label_mapping import SYNONYMS, class_table, remap, same_space, unmatched
+from pix2seq_d.label_mapping import (
+    SYNONYMS,
+    class_table,
+    describe_mapping,
+    remap,
+    same_space,
+    shares_classes,
+    unmatched,
+)
 from pix2seq_d.labels import LABEL_SPECS, LabelSpec, get_label_spec
 
 KITTI, CITY, STEP, CAMVID = map(get_label_spec, ("kitti-step", "cityscapes", "cityscapes-step", "camvid"))
@@ -51,6 +59,7 @@ def test_a_spec_maps_onto_itself(source: LabelSpec) -> None:
     assert (table[source.num_classes :] == VOID).all()
     assert unmatched(source, source) == ((), ())
     assert same_space(source, source)
+    assert describe_mapping(source, source) == ""
 
 
 def test_cityscapes_and_kitti_step_share_one_code_space() -> None:
@@ -120,6 +129,13 @@ def test_whole_lists_where_they_are_read(name: str) -> None:
         assert unmatched(source, CITY)[1] == (), "BDD100K has every class of Cityscapes"
     if name == "coco":
         assert set(unmatched(source, CITY)[1]) == {"pole", "rider"}
+
+
+def test_a_mapping_in_words() -> None:
+    source, target = spec("a", "car,unicorn", "car"), spec("b", "car,road", "car")
+    assert describe_mapping(source, target) == "labels a -> b: become void: unicorn; classes without data: road"
+    assert shares_classes(source, target)
+    assert not shares_classes(source, spec("c", "road"))
 
 
 def test_synonyms_are_names_of_classes() -> None:

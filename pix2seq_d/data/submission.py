@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import uuid
@@ -14,7 +15,10 @@ from pix2seq_d.data import submission_formats as formats
 from pix2seq_d.data.folder import list_folders, list_images
 from pix2seq_d.data.formats import DataError
 from pix2seq_d.data.submission_formats import Prediction, read_targets
+from pix2seq_d.label_mapping import describe_mapping, shares_classes
 from pix2seq_d.labels import LabelSpec, get_label_spec
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,8 @@ def export_predictions(
         predictions: KITTI-STEP maps {sequence}/{frame}.png, or a folder that holds them as panoptic/.
         output: new (or empty) folder; the JSON of COCO and Cityscapes and its PNGs are called like it.
         name: of the format, a key of SUBMISSION_FORMATS.
-        label_spec: of the predictions; its class names must be the format's. None takes the format's.
+        label_spec: of the predictions; where it is not the format's, classes are mapped by name, and what becomes void
+            is logged. None takes the format's.
         ground_truth: panoptic or image_info JSON: exactly its images, in its order. None writes all predictions.
         zipped: also writes {output}.zip, the same bytes for the same files.
 
@@ -72,21 +77,24 @@ def export_predictions(
 
     Raises:
         DataError: no predictions, a broken map, a name or class that the format does not know, a missing frame.
-        ValueError: an unknown format, other classes, a ground truth missing or of no use, an output that is in use.
+        ValueError: an unknown format, no class in common with it, a ground truth missing or of no use, an output in
+            use.
         OSError: the output cannot be written; nothing is left behind.
     """
     chosen = check_submission(name, output, label_spec=label_spec, ground_truth=ground_truth, zipped=zipped)
     output, maps = Path(os.path.abspath(output)), _maps_folder(Path(predictions))
     if output.is_relative_to(os.path.abspath(maps)):
         raise ValueError(f"{output}: expected an output outside of the predictions {maps}")
-    found = list_predictions(predictions)
-    arguments = [found, get_label_spec(chosen.label_spec)]
+    spec = get_label_spec(chosen.label_spec)
+    found = list_predictions(predictions, label_spec)
+    if label_spec is not None and (mapping := describe_mapping(label_spec, spec)):
+        logger.info(mapping)
     targets = [] if chosen.order == "none" else [ground_truth and read_targets(Path(ground_truth))]
     work = output.with_name(f".{output.name}.{uuid.uuid4().hex[:8]}.partial")
     try:
         folder = work / output.name  # files are called like it
         folder.mkdir(parents=True)
-        chosen.write(*arguments, folder, *targets)
+        chosen.write(found, spec, folder, *targets)
         archive = work / _zip_path(output).name
         if zipped:
             write_zip(archive, folder)
@@ -116,9 +124,9 @@ def check_submission(
         raise ValueError(f"format: expected one of {', '.join(SUBMISSION_FORMATS)}, got {name!r}")
     chosen, output = SUBMISSION_FORMATS[name], Path(os.path.abspath(output))
     own = get_label_spec(chosen.label_spec)
-    if label_spec is not None and label_spec.class_names != own.class_names:
+    if label_spec is not None and not shares_classes(label_spec, own):
         raise ValueError(
-            f"format {name}: expected predictions in the classes of {own.name}, got those of {label_spec.name}"
+            f"format {name}: expected predictions that share classes with {own.name}, got those of {label_spec.name}"
         )
     if chosen.order == "required" and ground_truth is None:
         raise ValueError(f"format {name}: expected ground_truth, the JSON with the order of its frames, got none")
@@ -133,8 +141,12 @@ def check_submission(
     return chosen
 
 
-def list_predictions(root: str | os.PathLike[str]) -> list[Prediction]:
+def list_predictions(root: str | os.PathLike[str], label_spec: LabelSpec | None = None) -> list[Prediction]:
     """The maps in a folder (or in its panoptic/) and in the folders in it, in natural order, hidden ones left out.
+
+    Args:
+        root: the folder.
+        label_spec: the classes of the maps, None = those of the format.
 
     Raises:
         DataError: a missing folder, or no PNG in it.
@@ -142,7 +154,7 @@ def list_predictions(root: str | os.PathLike[str]) -> list[Prediction]:
     base = _maps_folder(Path(root))
     if not base.is_dir():
         raise DataError(f"{base}: expected a folder of predictions, found {'a file' if base.exists() else 'nothing'}")
-    found = list(_walk(base, base))
+    found = [Prediction(path, path.parent.relative_to(base).as_posix(), label_spec) for path in _walk(base)]
     if not found:
         raise DataError(f"{base}: expected predictions {{sequence}}/{{frame}}.png, found no PNG")
     return found
@@ -152,12 +164,10 @@ def _maps_folder(root: Path) -> Path:
     return root / "panoptic" if (root / "panoptic").is_dir() else root
 
 
-def _walk(folder: Path, base: Path) -> Iterator[Prediction]:
-    for path in list_images(folder):
-        if path.suffix.lower() == ".png":
-            yield Prediction(path, folder.relative_to(base).as_posix())
+def _walk(folder: Path) -> Iterator[Path]:
+    yield from (path for path in list_images(folder) if path.suffix.lower() == ".png")
     for inner in list_folders(folder):
-        yield from _walk(inner, base)
+        yield from _walk(inner)
 
 
 def _zip_path(output: Path) -> Path:

@@ -14,14 +14,15 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from pix2seq_d.data.bdd100k import MAX_ANNOTATION_ID, Bitmask, write_bitmask
+from pix2seq_d.data.cityscapes_ids import MAX_INSTANCES, encode_ids
 from pix2seq_d.data.coco_format import read_json, segments_info, write_json, write_panoptic_ids
 from pix2seq_d.data.folder import check_same_size, frame_number
 from pix2seq_d.data.formats import DataError, check_class_ids, read_kitti_step, write_kitti_step
 from pix2seq_d.data.rle import encode_segments
 from pix2seq_d.data.segments import Segments, find_segments
+from pix2seq_d.label_mapping import remap
 from pix2seq_d.labels import LABEL_DIVISOR, LabelSpec
 
-CITYSCAPES_INSTANCES = 999  # what v % 1000 can hold
 _CITYSCAPES_ID = re.compile(r"[A-Za-z-]+_[0-9]{6}_[0-9]{6}")
 _VPS_PREFIX = re.compile(r"[0-9]{4}_[0-9]{4}_")
 
@@ -34,10 +35,12 @@ class Prediction(NamedTuple):
     Attributes:
         path: the PNG.
         sequence_id: its folder, relative to that of all predictions.
+        label_spec: the classes of the map; None = those of the format.
     """
 
     path: Path
     sequence_id: str
+    label_spec: LabelSpec | None = None
 
     @property
     def stem(self) -> str:
@@ -80,22 +83,24 @@ def read_targets(path: Path) -> list[Target]:
 # Frames as segments
 
 
-def read_prediction(path: Path, spec: LabelSpec) -> tuple[np.ndarray, np.ndarray]:
-    """Class map and instance map of a prediction, instance 0 outside of the things of `spec`.
+def read_prediction(prediction: Prediction, spec: LabelSpec) -> tuple[np.ndarray, np.ndarray]:
+    """Class map and instance map of a prediction in the classes of `spec` (`remap`), instance 0 outside of its things.
 
     Raises:
-        DataError: a broken map, or a class that is not of `spec`.
+        DataError: a broken map, a class that its own spec does not have, or ids that become too large.
     """
+    path, source = prediction.path, prediction.label_spec or spec
     class_map, instance_map = read_kitti_step(path)
-    check_class_ids(path, class_map, spec)
-    things = np.zeros(256, np.int32)
-    things[list(spec.thing_ids)] = 1
-    return class_map, instance_map * things[class_map]
+    check_class_ids(path, class_map, source)
+    class_map, instance_map = remap(class_map, instance_map, source, spec)
+    if (largest := instance_map.max(initial=0)) >= LABEL_DIVISOR:  # only where several kinds of things become one
+        raise DataError(f"{path}: expected instance ids below {LABEL_DIVISOR} as {spec.name} counts, got {largest}")
+    return class_map, instance_map
 
 
-def _read_segments(path: Path, spec: LabelSpec) -> Segments:
+def _read_segments(prediction: Prediction, spec: LabelSpec) -> Segments:
     """The segments of a prediction; key = class code * 65536 + instance, 0 for void, the same in every frame."""
-    class_map, instance_map = read_prediction(path, spec)
+    class_map, instance_map = read_prediction(prediction, spec)
     codes = np.arange(1, 257, dtype=np.int32) * LABEL_DIVISOR
     codes[spec.void_id] = 0
     return find_segments(codes[class_map] + instance_map)
@@ -117,7 +122,7 @@ def write_step(predictions: Sequence[Prediction], spec: LabelSpec, folder: Path)
         DataError: a sequence or frame without a number, or two maps for one frame.
     """
     for name, prediction in _by_name(predictions, _step_name).items():
-        write_kitti_step(folder / f"{name}.png", *read_prediction(prediction.path, spec))
+        write_kitti_step(folder / f"{name}.png", *read_prediction(prediction, spec))
 
 
 def _step_name(prediction: Prediction) -> str:
@@ -148,12 +153,12 @@ def write_coco(predictions: Sequence[Prediction], spec: LabelSpec, folder: Path,
 def write_cityscapes(predictions: Sequence[Prediction], spec: LabelSpec, folder: Path, targets: Targets) -> None:
     """NAME.json and NAME/{city}_{seq}_{frame}.png with Cityscapes' ids; NAME is that of the folder.
 
-    Segment ids are those of its instanceIds: the class id, for an instance class id * 1000 + instance. A class with an
-    instance above 999 in a frame has its instances numbered anew there, from 1.
+    Segment ids are those of its instanceIds (`encode_ids`). A class with an instance above 1000 in a frame has its
+    instances numbered anew there, from 1.
 
     Raises:
         DataError: a frame that is not called {city}_{seq}_{frame}, one of the ground truth that is missing, or a frame
-            with more than 999 instances of a class.
+            with more than 1000 instances of a class.
     """
     annotations = []
     for image_id, prediction, size in _select(predictions, _cityscapes_id, targets):
@@ -187,7 +192,7 @@ def _write_ids(
     number: Callable[[np.ndarray, LabelSpec, Path], np.ndarray] | None = None,
 ) -> list[dict[str, Any]]:
     """Writes the PNG of a frame, its keys as segment ids unless they are numbered, and gives its JSON entries."""
-    found = _read_segments(prediction.path, spec)
+    found = _read_segments(prediction, spec)
     check_same_size(prediction.path, found.shape, "the image in the ground truth", size or found.shape)
     ids = found.keys if number is None else number(found.keys, spec, prediction.path)
     write_panoptic_ids(target, found.paint(ids))
@@ -209,15 +214,15 @@ def _cityscapes_id(prediction: Prediction) -> str:
 
 def _cityscapes_segment_ids(keys: np.ndarray, spec: LabelSpec, path: Path) -> np.ndarray:
     codes, instances = np.divmod(keys, LABEL_DIVISOR)
-    instances = instances.copy()
-    for code in np.unique(codes[instances > CITYSCAPES_INSTANCES]):
+    for code in np.unique(codes[instances > MAX_INSTANCES]):
         chosen = (codes == code) & (instances > 0)
         instances[chosen] = np.arange(1, np.count_nonzero(chosen) + 1)
-        if instances[chosen][-1] > CITYSCAPES_INSTANCES:
+        if instances[chosen][-1] > MAX_INSTANCES:
             name = spec.class_names[code - 1]
-            raise DataError(f"{path}: expected at most 999 instances of {name}, got {instances[chosen][-1]}")
-    categories = _category_ids(keys, spec)
-    return np.where(instances > 0, categories * 1000 + instances, categories)
+            raise DataError(
+                f"{path}: expected at most {MAX_INSTANCES} instances of {name}, got {instances[chosen][-1]}"
+            )
+    return encode_ids(np.where(codes > 0, codes - 1, spec.void_id), instances, spec)
 
 
 # BDD100K
@@ -230,7 +235,7 @@ def write_bdd100k(predictions: Sequence[Prediction], spec: LabelSpec, folder: Pa
         DataError: two maps of one name, or a frame with more segments than 16 bits number.
     """
     for name, prediction in _by_name(predictions, lambda p: p.stem).items():
-        found = _read_segments(prediction.path, spec)
+        found = _read_segments(prediction, spec)
         ids = _annotation_ids(found, spec, prediction.path)
         categories = _category_ids(found.keys, spec).astype(np.uint8)
         plane = found.paint(categories)
@@ -245,7 +250,7 @@ def write_scalabel(predictions: Sequence[Prediction], spec: LabelSpec, folder: P
     """
     frames = []
     for name, prediction in _by_name(predictions, lambda p: p.stem).items():
-        found = _read_segments(prediction.path, spec)
+        found = _read_segments(prediction, spec)
         ids = _annotation_ids(found, spec, prediction.path)
         names = dict(zip(ids.tolist(), (found.keys // LABEL_DIVISOR).tolist()))
         labels = [

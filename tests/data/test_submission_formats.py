@@ -20,8 +20,10 @@ from submission_rules import (
 )
 
 from pix2seq_d.data.bdd100k import Bdd100k, read_bitmask
+from pix2seq_d.data.cityscapes_ids import read_panoptic_png
 from pix2seq_d.data.cityscapes_vps import CityscapesVps
 from pix2seq_d.data.coco import Coco
+from pix2seq_d.data.coco_format import PanopticIndex
 from pix2seq_d.data.formats import DataError, read_kitti_step, write_image
 from pix2seq_d.data.kitti_step import KittiStep
 from pix2seq_d.data.motchallenge_step import MotChallengeStep
@@ -150,32 +152,31 @@ def test_coco_frames_that_do_not_fit(tmp_path: Path, frame: str, truth: Any, mes
 
 
 def test_cityscapes(tmp_path: Path) -> None:
-    """Ids are those of instanceIds: class id alone for stuff and for things without instance, else id * 1000 + n."""
+    """The reader of the ground truth gives the maps back, bit for bit."""
     spec = get_label_spec("cityscapes")
     maps = maps_of("cityscapes", tuple(f"{name[:-7]}/{name}_leftImg8bit" for name in CITY), instances=1000)
     out = export(tmp_path, maps, "cityscapes")
     annotations = read(out / "out.json")["annotations"]
     assert [a["image_id"] for a in annotations] == list(CITY)
-    for a, (class_map, instance_map) in zip(annotations, maps.values()):
+    index = PanopticIndex(out / "out.json", spec)
+    for k, (a, expected) in enumerate(zip(annotations, maps.values())):
         check_segments(out / "out" / a["file_name"], a["segments_info"], set(spec.dataset_ids))
-        ids = rgb_ids(out / "out" / a["file_name"]).astype(np.int64)
-        classes, instances = np.where(ids < 1000, ids, ids // 1000), np.where(ids < 1000, 0, ids % 1000)
-        np.testing.assert_array_equal(spec.to_train_ids(classes), class_map)
-        np.testing.assert_array_equal(instances, instance_map)
         assert all(s["category_id"] == (s["id"] // 1000 or s["id"]) for s in a["segments_info"])
+        back = read_panoptic_png(out / "out" / index.label_names[k], index.rows(k), spec)
+        np.testing.assert_array_equal(joint(back), joint(expected))
 
 
 def test_large_instance_ids_are_numbered_anew_in_their_class(tmp_path: Path) -> None:
-    """Cars 70 and 1000 become 1 and 2; the car without instance and the persons keep theirs."""
-    class_map, instance_map = np.array([[13, 13, 13, 11, 11, 0]]), np.array([[1000, 0, 70, 70, 999, 0]])
+    """Cars 70 and 1001 become 1 and 2 (0 and 1 on disk); the car without instance and the persons keep theirs."""
+    class_map, instance_map = np.array([[13, 13, 13, 11, 11, 0]]), np.array([[1001, 0, 70, 70, 1000, 0]])
     out = export(tmp_path, {f"a/{CITY[0]}": (class_map, instance_map)}, "cityscapes")
-    assert rgb_ids(out / "out" / f"{CITY[0]}.png").tolist() == [[26002, 26, 26001, 24070, 24999, 7]]
+    assert rgb_ids(out / "out" / f"{CITY[0]}.png").tolist() == [[26001, 26, 26000, 24069, 24999, 7]]
 
 
 def test_more_instances_than_a_class_can_have(tmp_path: Path) -> None:
-    instance_map = np.arange(1, 1001).reshape(25, 40)
-    maps = {f"a/{CITY[0]}": (np.full((25, 40), 13), instance_map)}
-    with pytest.raises(DataError, match=rf"{CITY[0]}\.png: expected at most 999 instances of car, got 1000"):
+    instance_map = np.arange(1, 1026).reshape(25, 41)
+    maps = {f"a/{CITY[0]}": (np.full((25, 41), 13), instance_map)}
+    with pytest.raises(DataError, match=rf"{CITY[0]}\.png: expected at most 1000 instances of car, got 1025"):
         export(tmp_path, maps, "cityscapes")
 
 
@@ -222,6 +223,43 @@ def test_a_missing_frame_of_cityscapes_vps(tmp_path: Path) -> None:
     maps = maps_of("cityscapes-vps", tuple(f"v/{n}_newImg8bit" for n in VPS[:1]))
     with pytest.raises(DataError, match=rf"each of the 3 images .*none for 2 of them \({VPS[1]}, {VPS[2]}\)"):
         export(tmp_path, maps, "cityscapes-vps", ground_truth=vps_truth(tmp_path / "truth.json"))
+
+
+# Predictions in other classes than the format's
+
+
+def test_kitti_step_as_motchallenge_step(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Sidewalk 1 -> 0, person 11 -> 4 with its id, road 0 and car 13 -> void."""
+    caplog.set_level("INFO")
+    maps = {"0002/000001": (np.array([[1, 11, 13, 0, 255]]), np.array([[0, 7, 8, 0, 0]]))}
+    out = export(tmp_path, maps, "motchallenge-step", label_spec=get_label_spec("kitti-step"))
+    class_map, instance_map = read_kitti_step(out / "0002/000001.png")
+    assert (class_map.tolist(), instance_map.tolist()) == ([[0, 4, 255, 255, 255]], [[0, 7, 0, 0, 0]])
+    assert caplog.messages == [
+        "labels kitti-step -> motchallenge-step: become void: road, wall, fence, pole, traffic light, traffic sign, "
+        "terrain, car, truck, bus, train, motorcycle; classes without data: none"
+    ]
+
+
+def test_cityscapes_as_cityscapes_vps(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The same classes, which have class ids on one disk and train ids on the other: nothing to say."""
+    caplog.set_level("INFO")
+    options = {"ground_truth": vps_truth(tmp_path / "truth.json"), "label_spec": get_label_spec("cityscapes")}
+    maps = {f"v/{n}_newImg8bit": (np.array([[0, 13, 13]] * 24), np.array([[0, 1, 2]] * 24)) for n in VPS}
+    maps = {n: tuple(np.pad(m, ((0, 0), (0, 37))) for m in both) for n, both in maps.items()}
+    out = export(tmp_path, maps, "cityscapes-vps", **options)
+    for annotation in read(out / "pred.json")["annotations"]:
+        assert [s["category_id"] for s in annotation["segments_info"]] == [0, 13, 13]
+    assert not caplog.messages
+
+
+def test_two_kinds_of_things_that_become_one_stay_apart(tmp_path: Path) -> None:
+    """Person 5 and rider 5 of Cityscapes are two persons of COCO; ids double, and 40000 no longer fits."""
+    options: Any = {"name": "coco", "label_spec": get_label_spec("cityscapes")}
+    out = export(tmp_path, {"a/9": (np.array([[11, 12, 11]]), np.array([[5, 5, 0]]))}, **options)
+    assert [s["category_id"] for s in read(out / "out.json")["annotations"][0]["segments_info"]] == [1, 1, 1]
+    with pytest.raises(DataError, match=r"a/9\.png: expected instance ids below 65536 as coco counts, got 79999"):
+        export(tmp_path / "b", {"a/9": (np.array([[11]]), np.array([[40000]]))}, **options)
 
 
 # BDD100K
