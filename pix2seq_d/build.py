@@ -15,11 +15,12 @@ from pix2seq_d.data.archive import unpack_found_zips
 from pix2seq_d.data.batch import Batch
 from pix2seq_d.data.bdd100k import Bdd100k
 from pix2seq_d.data.camvid import CamVid
+from pix2seq_d.data.cityscapes import ZIPS as CITYSCAPES_ZIPS
 from pix2seq_d.data.cityscapes import Cityscapes, how_to_get
 from pix2seq_d.data.cityscapes_vps import CityscapesVps
 from pix2seq_d.data.coco import Coco
 from pix2seq_d.data.corruption import PastCorruption
-from pix2seq_d.data.download import DOWNLOADS, ZIPS_OF, fetch_dataset
+from pix2seq_d.data.download import DOWNLOADS, fetch_dataset
 from pix2seq_d.data.folder import VideoDataset
 from pix2seq_d.data.kitti_step import KittiStep
 from pix2seq_d.data.labelled_folder import LabelledFolder
@@ -52,6 +53,7 @@ READERS: dict[str, Callable[..., Any]] = {
 }
 # what their maps hold; a "folder" says so itself
 LABEL_SPECS_OF = {"synthetic": "kitti-step", **{name: name for name in READERS if name != "folder"}}
+ZIPS_OF = {"cityscapes": CITYSCAPES_ZIPS, "cityscapes-step": CITYSCAPES_ZIPS}  # archives that users fetch themselves
 
 
 def build_label_spec(config: DataConfig) -> LabelSpec:
@@ -265,6 +267,6 @@ def _reader(config: DataConfig) -> Callable[..., Any]:
 def _check_root(config: DataConfig) -> None:
     if not Path(config.root).exists():
         how = f"docs/datasets.md says how to get {config.dataset}"
-        if config.dataset in ("cityscapes", "cityscapes-step"):
+        if config.dataset in ZIPS_OF:
             how = how_to_get(Path(config.root))
         raise ValueError(f"data.root: {config.root} does not exist; {how}")

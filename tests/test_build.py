@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ from zips import make_zip
 from pix2seq_d import build
 from pix2seq_d.config import MODEL_SIZES, PRESETS, DataConfig, RunConfig
 from pix2seq_d.data.batch import Batch
-from pix2seq_d.data.formats import write_image
+from pix2seq_d.data.formats import DataError, write_image
 from pix2seq_d.data.pseudo_video import PseudoVideo
 from pix2seq_d.labels import LABEL_SPECS
 from pix2seq_d.models.pix2seq_d import Pix2SeqD
@@ -84,7 +85,7 @@ def test_the_learning_rate_is_that_of_the_settings() -> None:
 def test_missing_data_is_named(dataset: Any, videos: bool, tmp_path: Path) -> None:
     config = RunConfig(data=DataConfig(dataset=dataset, root=str(tmp_path / "nowhere")))
     clips = partial(build.build_clips, config.data, "train", past_offsets=(), size=(32, 64))
-    how = "csDownload leftImg8bit_trainvaltest.zip" if dataset in ("cityscapes", "cityscapes-step") else dataset
+    how = "csDownload -d .* leftImg8bit_trainvaltest.zip" if dataset in ("cityscapes", "cityscapes-step") else dataset
     with pytest.raises(ValueError, match=rf"^data.root: \S+nowhere does not exist.*{how}"):
         _ = build.build_videos(config) if videos else clips()
 
@@ -126,6 +127,28 @@ def test_zips_of_cityscapes_are_unpacked(dataset: Any, download: bool, tmp_path:
         "gtCoarse/train/aachen/a.png",
         "leftImg8bit_sequence/train/aachen/a.png",
     }
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_zips_that_the_reader_names_are_those_that_training_unpacks(beside: bool, tmp_path: Path) -> None:
+    """Without preparation the error names both; with it there is none, or it names what is still missing."""
+    write_fine(write_images(tmp_path / "tree"))
+    root = tmp_path / "data" / "cityscapes"
+    root.mkdir(parents=True)
+    zips = [(root.parent if beside else root) / f"{name}_trainvaltest.zip" for name in ("leftImg8bit", "gtFine")]
+    for path in zips:
+        files = [p for p in (tmp_path / "tree" / path.stem.split("_")[0]).rglob("*.png")]
+        path.write_bytes(make_zip((p.relative_to(tmp_path / "tree").as_posix(), p.read_bytes()) for p in files))
+    data = DataConfig(dataset="cityscapes", label_spec="cityscapes", root=str(root))
+    clips = partial(build.build_clips, data, "train", past_offsets=(), size=(4, 8))
+    with pytest.raises(DataError, match=f"found no such folder; unpack {zips[0]}, {zips[1]} in {root} first$"):
+        clips()
+    build.prepare_data(data)
+    assert len(clips()) == 4
+    shutil.rmtree(root / "leftImg8bit")
+    zips[0].unlink()
+    with pytest.raises(DataError, match="found no such folder; get it with: pip install cityscapesscripts"):
+        clips()
 
 
 def test_an_unknown_dataset() -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from pix2seq_d.data.archive import find_zips
 from pix2seq_d.data.cityscapes_ids import (
     Maps,
     check_spec,
@@ -28,6 +29,14 @@ from pix2seq_d.labels import LABEL_SPECS, LabelSpec
 
 SPLITS = ("train", "val", "test", "train_extra")
 LABELS = ("auto", "instance_ids", "panoptic", "panoptic_parts", "coarse")
+ZIPS = {  # archives of cityscapes-dataset.com -> a folder that each gives
+    "leftImg8bit_trainvaltest.zip": "leftImg8bit/train",
+    "gtFine_trainvaltest.zip": "gtFine/train",
+    "gtFinePanopticParts*.zip": "gtFinePanopticParts",
+    "leftImg8bit_trainextra.zip": "leftImg8bit/train_extra",
+    "gtCoarse.zip": "gtCoarse/train",
+    "leftImg8bit_sequence_trainvaltest.zip": "leftImg8bit_sequence/train",
+}
 _IMAGE, _PANOPTIC = "_leftImg8bit.png", "_gtFine_panoptic.png"
 _NAME = re.compile(r"(.+_[0-9]+)_([0-9]+)")  # {city}_{seq} and {frame}
 
@@ -98,14 +107,21 @@ class Cityscapes(LabelledVideos):
 
 
 def how_to_get(root: Path, split: str = "train") -> str:
-    """What to do where the files of a split are not under `root`, for the end of an error message."""
-    zips = sorted(path.name for path in root.glob("*.zip")) if root.is_dir() else []
-    if zips:
+    """What to do where the files of a split are not under `root`, for the end of an error message.
+
+    Archives that lie there or beside it are named where they would give a folder of the split that is missing. Training
+    has unpacked them before it reads, unless a part of them was there already.
+    """
+    missing = [p for p, folder in ZIPS.items() if not (root / folder.partition("/")[0] / split).is_dir()]
+    if zips := [str(archive) for pattern in missing for archive in find_zips(root, pattern)]:
         return f"unpack {', '.join(zips)} in {root} first"
     archives = "leftImg8bit_trainvaltest.zip gtFine_trainvaltest.zip"
     if split == "train_extra":
         archives = "leftImg8bit_trainextra.zip gtCoarse.zip"
-    return f"get it with: pip install cityscapesscripts; csDownload {archives}; then unpack these in {root}"
+    return (
+        f"get it with: pip install cityscapesscripts; csDownload -d {root} {archives}; training unpacks these, "
+        "or unpack them there"
+    )
 
 
 def _check_choice(split: str, labels: str) -> None:

@@ -1,4 +1,4 @@
-"""Datasets put in place: fetched from the Hub with retries, verified, unpacked; archives of the user's own unpacked.
+"""Datasets put in place: fetched from the Hub with retries, verified, unpacked.
 
 A folder that holds data is left alone. Processes that ask for the same folder at once wait for the one that fetches.
 """
@@ -58,17 +58,6 @@ class HubArchive:
 DOWNLOADS = {
     "kitti-step": HubArchive("LXT/VideoK-Net", "kitti_step.zip", folder="kitti_step", terms="CC BY-NC-SA 3.0"),
 }
-
-# archives that a user has fetched from cityscapes-dataset.com -> a folder that each gives
-CITYSCAPES_ZIPS = {
-    "leftImg8bit_trainvaltest.zip": "leftImg8bit/train",
-    "gtFine_trainvaltest.zip": "gtFine/train",
-    "gtFinePanopticParts*.zip": "gtFinePanopticParts",
-    "leftImg8bit_trainextra.zip": "leftImg8bit/train_extra",
-    "gtCoarse.zip": "gtCoarse/train",
-    "leftImg8bit_sequence_trainvaltest.zip": "leftImg8bit_sequence/train",
-}
-ZIPS_OF = {"cityscapes": CITYSCAPES_ZIPS, "cityscapes-step": CITYSCAPES_ZIPS}
 
 
 def fetch_dataset(name: str, root: str | os.PathLike[str], *, attempts: int = 4, wait: float = 5.0) -> bool:

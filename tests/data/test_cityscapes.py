@@ -150,18 +150,20 @@ def test_a_labelled_past_frame_keeps_its_map(tmp_path: Path) -> None:
 def test_no_data_says_how_to_get_it(tmp_path: Path) -> None:
     says = (
         r"expected Cityscapes as leftImg8bit/train/\.\.\., found no such folder; get it with: pip install "
-        r"cityscapesscripts; csDownload leftImg8bit_trainvaltest.zip gtFine_trainvaltest.zip; then unpack these in \S+$"
+        r"cityscapesscripts; csDownload -d \S+ leftImg8bit_trainvaltest.zip gtFine_trainvaltest.zip; training unpacks "
+        r"these, or unpack them there$"
     )
     for root in (tmp_path, tmp_path / "none"):
         with pytest.raises(DataError, match=says) as error:
             Cityscapes(root, "train")
         assert_one_line(error, root)
-    with pytest.raises(DataError, match=r"csDownload leftImg8bit_trainextra\.zip gtCoarse\.zip"):
+    with pytest.raises(DataError, match=r"csDownload -d \S+ leftImg8bit_trainextra\.zip gtCoarse\.zip"):
         Cityscapes(tmp_path, "train_extra")
     (tmp_path / "leftImg8bit" / "train").mkdir(parents=True)
     (tmp_path / "gtFine_trainvaltest.zip").touch()
     with pytest.raises(
-        DataError, match=r"expected the labels of .* or .*, found none; unpack gtFine_trainvaltest\.zip"
+        DataError,
+        match=r"expected the labels of .* or .*, found none; unpack \S+/gtFine_trainvaltest\.zip in \S+ first$",
     ):
         Cityscapes(tmp_path, "train")
     write_fine(tmp_path)
