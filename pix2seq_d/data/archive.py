@@ -29,7 +29,7 @@ from typing import NamedTuple
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
-from pix2seq_d.data.formats import DataError, write_bytes
+from pix2seq_d.data.formats import DataError, as_one_line, write_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -233,7 +233,8 @@ def _plan(zip_file: zipfile.ZipFile, archive: Path, *, max_bytes: int) -> dict[s
         parts = [part for part in info.orig_filename.split("/") if part not in ("", ".")]
         name = "/".join(parts)
         if problem := _problem(info) or ("a name that comes twice" if name in plan else None):
-            raise DataError(f"{archive}: expected plain files below one folder, got {problem}: {info.orig_filename!r}")
+            shown = as_one_line(repr(info.orig_filename))
+            raise DataError(f"{archive}: expected plain files below one folder, got {problem}: {shown}")
         if not parts:  # "./"
             continue
         plan[name] = info
@@ -242,7 +243,8 @@ def _plan(zip_file: zipfile.ZipFile, archive: Path, *, max_bytes: int) -> dict[s
             folders.add(parent)
     for name in sorted(folders & plan.keys()):
         if not plan[name].is_dir():
-            raise DataError(f"{archive}: expected plain files below one folder, got a file that is a folder: {name!r}")
+            shown = as_one_line(repr(name))
+            raise DataError(f"{archive}: expected plain files below one folder, got a file that is a folder: {shown}")
     total, size = sum(info.file_size for info in plan.values()), archive.stat().st_size
     if total > max_bytes:
         raise DataError(f"{archive}: expected at most {max_bytes} bytes when unpacked, got {total}")
@@ -301,7 +303,7 @@ def _errors(archive: Path, target: Path) -> Iterator[None]:
 
 
 def _broken(archive: Path, error: Exception) -> DataError:
-    reason = " ".join(str(error).split()) or type(error).__name__
+    reason = as_one_line(str(error)) or type(error).__name__
     return DataError(f"{archive}: expected a whole zip archive, got one that is broken, cut off or no zip ({reason})")
 
 

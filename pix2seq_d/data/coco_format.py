@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import reprlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import chain
@@ -16,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pix2seq_d.data.formats import DataError, read_png, write_bytes, write_png
+from pix2seq_d.data.formats import DataError, as_one_line, read_png, write_bytes, write_png
 from pix2seq_d.data.segments import Segments, find_segments
 from pix2seq_d.labels import VOID_ID, LabelSpec
 
@@ -104,7 +103,8 @@ class PanopticIndex:
             if self._ends[-1] != len(rows):
                 raise ValueError("a segment without id and category_id")
         except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise DataError(f"{path}: expected a panoptic JSON with images and annotations, got {error!r}") from None
+            got = as_one_line(repr(error))
+            raise DataError(f"{path}: expected a panoptic JSON with images and annotations, got {got}") from None
         owner = np.repeat(np.arange(len(segments)), np.diff(self._ends))
         rows = rows[np.lexsort((rows[:, 0], owner))]
         self._check(rows, owner, spec)
@@ -170,11 +170,10 @@ def _pack(entry: dict[str, Any]) -> dict[str, Any] | tuple[Any, Any, Any]:
 
 
 def _file_name(name: Any) -> str:
-    """A relative path without "..", as long as file systems allow: the JSON comes from elsewhere."""
-    if not isinstance(name, str) or not name.isprintable() or not 0 < len(name.encode()) <= _MAX_NAME:
-        raise ValueError(f"file_name {reprlib.repr(name)}")
-    if ".." in Path(name).parts or Path(name).is_absolute():
-        raise ValueError(f"file_name {reprlib.repr(name)}")
+    """A relative path without "..", no longer than file systems allow: the JSON comes from elsewhere."""
+    fit = isinstance(name, str) and name.isprintable() and 0 < len(name.encode()) <= _MAX_NAME
+    if not fit or ".." in Path(name).parts or Path(name).is_absolute():
+        raise ValueError(f"file_name {name!r}")
     return name
 
 

@@ -24,6 +24,7 @@ MAX_PIXELS = 1 << 26  # 67 million, twice an 8K frame: a larger header is a mist
 MAX_SIDE = 1 << 16  # JPEG's own limit; one row or column of millions costs far more memory than its pixels
 MAX_PNG_BYTES = 1 << 29  # of a label map: twice what MAX_PIXELS need without compression
 
+_MAX_LINE = 160  # characters of somebody else's text in an error
 _PILLOW_FORMATS = ("PNG", "JPEG", "BMP", "WebP")
 # what Pillow lets through for broken files; the last three come from the tags of a damaged TIFF
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, TypeError, LookupError, ArithmeticError)
@@ -33,6 +34,13 @@ _PNG_KINDS = {0: "greyscale", 2: "RGB", 3: "palette", 4: "greyscale with alpha",
 
 class DataError(ValueError):
     """A file or folder is not what its format says: one line with its name, what was expected and what was found."""
+
+
+def as_one_line(text: str) -> str:
+    """Text from elsewhere for an error: one printable line, the middle left out where it is long."""
+    line = " ".join(text.split())
+    line = line if line.isprintable() else ascii(line)[1:-1]
+    return line if len(line) <= _MAX_LINE else f"{line[: _MAX_LINE // 2]}...{line[-_MAX_LINE // 2 :]}"
 
 
 class PngHeader(NamedTuple):

@@ -17,7 +17,7 @@ from pix2seq_d.data.bdd100k import MAX_ANNOTATION_ID, Bitmask, write_bitmask
 from pix2seq_d.data.cityscapes_ids import MAX_INSTANCES, encode_ids
 from pix2seq_d.data.coco_format import read_json, segments_info, write_json, write_panoptic_ids
 from pix2seq_d.data.folder import check_same_size, frame_number
-from pix2seq_d.data.formats import DataError, check_class_ids, read_kitti_step, write_kitti_step
+from pix2seq_d.data.formats import DataError, as_one_line, check_class_ids, read_kitti_step, write_kitti_step
 from pix2seq_d.data.rle import encode_segments
 from pix2seq_d.data.segments import Segments, find_segments
 from pix2seq_d.label_mapping import remap
@@ -72,7 +72,8 @@ def read_targets(path: Path) -> list[Target]:
         ]
         annotated = [a["image_id"] for a in content.get("annotations", ())]
     except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise DataError(f"{path}: expected a JSON with images and their ids, got {error!r}") from None
+        got = as_one_line(repr(error))
+        raise DataError(f"{path}: expected a JSON with images and their ids, got {got}") from None
     if not targets or not all(isinstance(t.image_id, int | str) for t in targets):
         raise DataError(f"{path}: expected images with numbers or names as ids, found {len(targets)} images")
     if annotated and annotated != [t.image_id for t in targets]:

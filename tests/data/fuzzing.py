@@ -1,8 +1,4 @@
-"""Broken files for decoders: `corrupt` makes one from a good file, DECODERS lists what must survive them.
-
-A new decoder is one line of DECODERS: how a good file is written, and how it is read. `Decoder.write` gets an empty
-folder and returns the file that is to be broken; files beside it stay whole.
-"""
+"""Broken files for decoders: `corrupt` makes them from a good file."""
 
 from __future__ import annotations
 
@@ -10,37 +6,13 @@ import io
 import json
 import struct
 import zlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 from PIL import Image
 
-from pix2seq_d.data.formats import read_image, read_kitti_step, read_label_map, read_png, write_image, write_kitti_step
-from pix2seq_d.data.labelled_folder import read_own_map
-from pix2seq_d.data.labels_json import read_labels_json, write_labels_json
-from pix2seq_d.labels import get_label_spec
-
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-SIZE = (12, 17)
-CAMVID, KITTI = get_label_spec("camvid"), get_label_spec("kitti-step")
-
-
-@dataclass(frozen=True)
-class Decoder:
-    """A function that reads a file.
-
-    Attributes:
-        name: for the report.
-        write: writes a good file into an empty folder and returns its path.
-        read: reads that path; may raise DataError and nothing else.
-    """
-
-    name: str
-    write: Callable[[Path], Path]
-    read: Callable[[Path], Any]
+SIZE = (12, 17)  # of the good files that hold maps
 
 
 # PNG
@@ -217,56 +189,3 @@ def corrupt(data: bytes, count: int, seed: int) -> Iterator[tuple[str, bytes]]:
         rng = np.random.default_rng([seed, k])
         kind = kinds[k % len(kinds)]
         yield kind.__name__.strip("_"), kind(data, rng)
-
-
-# What is fuzzed
-
-
-def _array(*shape: int, high: int = 256) -> np.ndarray:
-    return np.random.default_rng(0).integers(0, high, shape, dtype=np.uint8)
-
-
-def _image(folder: Path, name: str) -> Path:
-    write_image(folder / name, _array(*SIZE, 3))
-    return folder / name
-
-
-def _kitti_step(folder: Path, classes: int = 19) -> Path:
-    write_kitti_step(folder / "a.png", _array(*SIZE, high=classes), _array(*SIZE).astype(np.int32) * 9)
-    return folder / "a.png"
-
-
-def _label_map(folder: Path) -> Path:
-    write_image(folder / "a.png", _array(*SIZE, high=12))
-    return folder / "a.png"
-
-
-def _png16(folder: Path) -> Path:
-    Image.fromarray(_array(*SIZE).astype(np.uint16) * 200).save(folder / "a.png")
-    return folder / "a.png"
-
-
-def _palette(folder: Path) -> Path:
-    image = Image.fromarray(_array(*SIZE, high=11)).convert("P")
-    image.save(folder / "a.png", bits=4)
-    return folder / "a.png"
-
-
-def _labels(folder: Path) -> Path:
-    write_labels_json(folder / "labels.json", get_label_spec("cityscapes"))
-    return folder / "labels.json"
-
-
-DECODERS = [
-    Decoder("read_image PNG", lambda folder: _image(folder, "a.png"), read_image),
-    Decoder("read_image JPEG", lambda folder: _image(folder, "a.jpg"), read_image),
-    Decoder("read_image BMP", lambda folder: _image(folder, "a.bmp"), read_image),
-    Decoder("read_image WebP", lambda folder: _image(folder, "a.webp"), read_image),
-    Decoder("read_png 16 bits", _png16, lambda path: read_png(path, kinds=("greyscale",), bits=(16,))),
-    Decoder("read_png RGBA", _kitti_step, lambda path: read_png(path, kinds=("RGB", "RGBA"))),
-    Decoder("read_kitti_step", _kitti_step, read_kitti_step),
-    Decoder("read_label_map", _label_map, lambda path: read_label_map(path, CAMVID)),
-    Decoder("read_own_map RGB", _kitti_step, lambda path: read_own_map(path, KITTI)),
-    Decoder("read_own_map palette", _palette, lambda path: read_own_map(path, KITTI)),
-    Decoder("read_labels_json", _labels, read_labels_json),
-]

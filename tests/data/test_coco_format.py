@@ -101,6 +101,8 @@ def test_images_without_segments_and_a_json_without_images(tmp_path: Path) -> No
         (content(annotations=2 * content()["annotations"]), "expected one annotation for each PNG, got two for 7.png"),
         ({"images": []}, "expected a panoptic JSON with images and annotations, got KeyError"),
         (content(annotations=[{**content()["annotations"][0], "file_name": "../7.png"}]), r"file_name '\.\./7\.png'"),
+        (content(annotations=[{**content()["annotations"][0], "file_name": "7\0.png"}]), "file_name '7"),
+        (content(annotations=[{**content()["annotations"][0], "file_name": "7" * 256}]), r"file_name '7+\.\.\.7+'"),
         ([1, 2], "expected a panoptic JSON with an object at its top"),
     ],
 )

@@ -17,6 +17,7 @@ from pix2seq_d.data.formats import (
     MAX_PIXELS,
     DataError,
     PngHeader,
+    as_one_line,
     png_header,
     read_image,
     read_kitti_step,
@@ -25,6 +26,7 @@ from pix2seq_d.data.formats import (
     write_bytes,
     write_image,
     write_kitti_step,
+    write_png,
 )
 from pix2seq_d.labels import get_label_spec
 
@@ -67,6 +69,38 @@ def test_kitti_step_round_trip(tmp_path_factory: pytest.TempPathFactory, data: s
     assert (read_classes.dtype, read_instances.dtype) == (np.uint8, np.int32)
     np.testing.assert_array_equal(read_classes, class_map)
     np.testing.assert_array_equal(read_instances, instance_map)
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "kind"),
+    [((2, 3), np.uint8, "greyscale"), ((2, 3), np.uint16, "greyscale"), ((2, 3, 3), np.uint8, "RGB"),
+     ((2, 3, 4), np.uint8, "RGBA")],
+)  # fmt: skip
+def test_samples_round_trip(tmp_path: Path, shape: tuple[int, ...], dtype: type, kind: str) -> None:
+    samples = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, shape, dtype, endpoint=True)
+    write_png(tmp_path / "new" / "a.png", samples)
+    bits = samples.itemsize * 8
+    assert png_header(tmp_path / "new" / "a.png") == PngHeader(bits, kind)
+    back = read_png(tmp_path / "new" / "a.png", kinds=(kind,), bits=(bits,))
+    np.testing.assert_array_equal(back, samples)
+    with pytest.raises(ValueError, match=r"a\.tif: expected a path that ends in \.png"):
+        write_png(tmp_path / "a.tif", samples)
+
+
+@pytest.mark.parametrize(
+    "samples",
+    [np.zeros((2, 2), int), np.zeros((2, 2, 3), np.uint16), np.zeros((2, 2, 2), np.uint8), np.zeros((0, 2), np.uint8)],
+)
+def test_samples_that_no_label_png_holds(tmp_path: Path, samples: np.ndarray) -> None:
+    with pytest.raises(ValueError, match=r"a\.png: expected samples of 8 bits, or \(H, W\) of 16, got"):
+        write_png(tmp_path / "a.png", samples)
+    assert not list(tmp_path.iterdir())
+
+
+def test_text_from_elsewhere_is_one_short_line() -> None:
+    assert as_one_line("two\n  lines") == "two lines"
+    assert as_one_line("a\x07b") == "a\\x07b"
+    assert as_one_line("a" * 100 + "b" * 1000) == "a" * 80 + "..." + "b" * 80
 
 
 def test_kitti_step_channels(tmp_path: Path) -> None:
