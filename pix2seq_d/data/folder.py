@@ -64,9 +64,9 @@ def list_sequences(input_folder: str | os.PathLike[str]) -> list[FrameSequence]:
 
     Every folder that holds frames is a sequence, called by its path relative to `input_folder`; frames in
     `input_folder` itself form one called like that folder. Where a folder has `{sequence}_{frame}_leftImg8bit` files
-    only these are frames (label files beside them are not), and it holds one sequence for every prefix; of
-    Cityscapes-VPS' names ({video}_{number}_{city}_..._newImg8bit) the video is the sequence. Hidden files and folders
-    are ignored.
+    only these are frames (label files beside them are not), and it holds one sequence for every prefix, called by it
+    (once, where the folder is called so too); of Cityscapes-VPS' names ({video}_{number}_{city}_..._newImg8bit) the
+    video is the sequence. Hidden files and folders are ignored.
 
     Returns:
         At least one sequence of at least one frame, in natural order.
@@ -79,10 +79,9 @@ def list_sequences(input_folder: str | os.PathLike[str]) -> list[FrameSequence]:
         raise DataError(f"{root}: expected a folder of frames, found {'a file' if root.exists() else 'nothing'}")
     found: dict[str, list[Path]] = {}
     for folder, paths in _image_folders(root):
-        relative = folder.relative_to(root).as_posix()
         for name, group in _split_folder(paths).items():
-            parts = [p for p in (relative, name) if p not in (".", "")]
-            key = "/".join(parts) or root.resolve().name or "frames"
+            parts = [*folder.relative_to(root).parts, *([name] if name != folder.name else [])]
+            key = "/".join(filter(None, parts)) or root.resolve().name or "frames"
             if key in found:
                 raise DataError(f"{root}: expected sequences of different names, found {key!r} twice")
             found[key] = group

@@ -114,7 +114,8 @@ def evaluate_folders(
 
     Args:
         predictions: that folder, or one that contains it as `panoptic/`.
-        ground_truth: that folder, for KITTI-STEP `panoptic_maps/{split}`.
+        ground_truth: that folder, for KITTI-STEP `panoptic_maps/{split}`, or `video_sequence/{split}` with its images
+            beside the maps.
         spec: the classes on both sides.
         windows: window sizes of VPQ.
         own_maps: the ground truth are maps of the dataset "folder" (`read_own_map`): they hold the spec's dataset ids,
@@ -183,7 +184,13 @@ def _pairs(predictions: Path, ground_truth: Path) -> list[tuple[str, Path, Path]
         (sequence_id, _), *_ = targets  # a single sequence needs no name
         preds = {(sequence_id, frame): path for (_, frame), path in preds.items()}
     _check_same_frames(predictions, preds, targets)
-    return [(key[0], preds[key], target) for key, target in targets.items()]
+    return [(key[0], preds[key], _map_of(target)) for key, target in targets.items()]
+
+
+def _map_of(path: Path) -> Path:
+    """The map that lies beside an image of the Hub's KITTI-STEP; the file itself where it is a map."""
+    beside = path.with_name(f"{path.stem.removesuffix('_leftImg8bit')}_panoptic.png")
+    return beside if beside.is_file() else path
 
 
 def _index_folder(root: Path) -> dict[tuple[str, _FrameKey], Path]:

@@ -93,6 +93,9 @@ def test_several_videos_in_one_folder(tmp_path: Path) -> None:
         "000010": ["000010_000000_leftImg8bit.png"],
     }
     assert list(listed(tmp_path)) == ["val/000002", "val/000010"]
+    touch(tmp_path / "out", "000002/000002_000000_leftImg8bit.png", "000010/000010_000000_leftImg8bit.png")
+    assert list(listed(tmp_path / "out")) == ["000002", "000010"], "what was predicted has the names of its frames"
+    assert list(listed(tmp_path / "out" / "000010")) == ["000010"]
 
 
 def test_a_link_that_leads_back_ends(tmp_path: Path) -> None:

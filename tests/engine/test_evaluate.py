@@ -141,6 +141,24 @@ def test_folders(tmp_path, subfolder):
     assert list(result["stq"]["per_sequence"]) == ["0002", "0006", "0010"]
 
 
+def test_the_layout_of_the_hub(tmp_path):
+    """Images and maps side by side; predictions are called like the images."""
+    frames = kitti_tree(tmp_path, {"000002": 2, "000010": 1})
+    for sequence_id in frames:
+        for path in sorted((tmp_path / "gt" / sequence_id).iterdir()):
+            stem = f"{sequence_id}_{path.stem}"
+            path.rename(path.parents[1] / f"{stem}_panoptic.png")
+            (path.parents[1] / f"{stem}_leftImg8bit.png").write_bytes(b"an image")
+            path = tmp_path / "pred" / sequence_id / path.name
+            path.rename(path.with_name(f"{stem}_leftImg8bit.png"))
+        (tmp_path / "gt" / sequence_id).rmdir()
+    expected = Evaluator(KITTI)
+    for sequence_id in frames:
+        for maps in frames[sequence_id]:
+            expected.update(*maps, sequence_id)
+    assert evaluate_folders(tmp_path / "pred", tmp_path / "gt", KITTI) == expected.compute()
+
+
 def test_frames_are_in_the_order_of_their_numbers(tmp_path):
     # the car has id 1 in frames 1 and 2, and id 2 in frame 10: one of two windows is wrong
     road_and_car = np.array([[ROAD, ROAD, CAR, CAR]])
