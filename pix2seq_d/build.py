@@ -251,7 +251,7 @@ def build_loop_settings(config: RunConfig) -> LoopSettings:
 
 def _read_split(config: DataConfig, split: str, *, past_offsets: tuple[int, ...] = ()) -> Any:
     dataset = _reader(config)(config.root, split, past_offsets=past_offsets)
-    if not getattr(dataset, "has_labels", True):
+    if not dataset.has_labels:
         names = "data.train_split, data.val_split"
         raise ValueError(f"{names}: expected splits with public label maps, got {split!r} of {config.dataset}")
     return dataset

@@ -165,10 +165,7 @@ def _check_device(name: str | None) -> None:
         return
     try:
         torch.empty(0, device=name)
-    except (
-        RuntimeError,
-        AssertionError,
-    ) as error:  # torch's words for an unknown device, and for one that is not there
+    except (RuntimeError, AssertionError) as error:  # an unknown device, and one that is not there
         reason = str(error).splitlines()[0]
         raise ValueError(f"--device: expected a device of this machine, got {name!r} ({reason})") from None
 

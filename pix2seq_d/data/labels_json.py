@@ -72,10 +72,7 @@ def _load(path: str | os.PathLike[str]) -> dict[str, Any]:
         values = json.loads(data.decode("utf-8-sig"), object_pairs_hook=lambda pairs: _unique(path, pairs))
     except DataError:
         raise
-    except (
-        ValueError,
-        RecursionError,
-    ) as error:  # no UTF-8, no JSON, numbers of thousands of digits, nested too deeply
+    except (ValueError, RecursionError) as error:  # no UTF-8, no JSON, thousands of digits, nested too deeply
         raise DataError(f"{path}: expected JSON, got something else ({error})") from None
     if not isinstance(values, dict):
         raise DataError(f"{path}: expected a JSON object with class_names, got {_short(values)}")

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Protocol
 
 import numpy as np
 
 from pix2seq_d.data.batch import Clip
+from pix2seq_d.data.loaders import ClipDataset
 from pix2seq_d.data.pasting import PastedThing, cut_out, lowest_rows
 from pix2seq_d.data.warps import (
     MAX_INSTANCE_ID,
@@ -27,12 +27,6 @@ from pix2seq_d.labels import LabelSpec
 
 # a frame's motion at most: right, down (in widths), log zoom, roll (radians), perspective across and down
 CAMERA_SPEED = np.array([0.02, 0.01, 0.03, 0.006, 0.01, 0.01])
-
-
-class _Stills(Protocol):
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int, /) -> Clip: ...
 
 
 class PseudoVideo:
@@ -60,7 +54,7 @@ class PseudoVideo:
 
     def __init__(
         self,
-        dataset: _Stills,
+        dataset: ClipDataset,
         spec: LabelSpec,
         *,
         past_offsets: Sequence[int],
@@ -85,6 +79,7 @@ class PseudoVideo:
             if not least <= value < np.inf:
                 raise ValueError(f"expected {name} of {least} or more, got {value}")
         self.dataset, self.spec, self.past_offsets, self.seed = dataset, spec, offsets, seed
+        self.has_labels = bool(getattr(dataset, "has_labels", True))
         self.camera_motion, self.all_frames = camera_motion, all_frames
         self.paste_rate, self.paste_max, self.paste_motion = paste_rate, paste_max, paste_motion
 

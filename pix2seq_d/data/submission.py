@@ -28,7 +28,7 @@ class SubmissionFormat:
     Attributes:
         label_spec: name of the label spec whose classes and ids it has.
         write: writes the files of all predictions into a folder: (predictions, label spec, folder), and where there is
-            an order the images of the ground truth or None.
+            an order `targets`, the images of the ground truth or None.
         about: what is written, in a line.
         order: "required" where the ground truth's JSON says which frames are handed in, "optional" where it may.
     """
@@ -89,12 +89,12 @@ def export_predictions(
     found = list_predictions(predictions, label_spec)
     if label_spec is not None and (mapping := describe_mapping(label_spec, spec)):
         logger.info(mapping)
-    targets = [] if chosen.order == "none" else [ground_truth and read_targets(Path(ground_truth))]
+    options = {} if chosen.order == "none" else {"targets": ground_truth and read_targets(Path(ground_truth))}
     work = output.with_name(f".{output.name}.{uuid.uuid4().hex[:8]}.partial")
     try:
         folder = work / output.name  # files are called like it
         folder.mkdir(parents=True)
-        chosen.write(found, spec, folder, *targets)
+        chosen.write(found, spec, folder, **options)
         archive = work / _zip_path(output).name
         if zipped:
             write_zip(archive, folder)

@@ -315,7 +315,7 @@ def _select(
     if missing:
         first = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
         raise DataError(
-            f"expected a prediction for each of the {len(targets)} images of the ground truth, "
+            f"ground_truth: expected a prediction for each of the {len(targets)} images of it, "
             f"found none for {len(missing)} of them ({first})"
         )
     yield from ((target.image_id, named[key], target.size) for target, key in zip(targets, wanted))

@@ -19,6 +19,7 @@ from accelerate import Accelerator
 from accelerate.utils import load
 from safetensors import SafetensorError
 
+from pix2seq_d.label_mapping import same_space
 from pix2seq_d.labels import LabelSpec
 from pix2seq_d.models.pix2seq_d import CONFIG_NAME, WEIGHTS_NAME, Pix2SeqD
 
@@ -113,7 +114,7 @@ def check_same_classes(run_dir: Path, spec: LabelSpec) -> None:
             saved = LabelSpec.from_dict(json.loads(path.read_text())["label_spec"])
         except (OSError, ValueError, LookupError, TypeError):
             return  # `resume` says what is wrong with the checkpoint
-        if (saved.class_names, saved.thing_ids) != (spec.class_names, spec.thing_ids):
+        if not same_space(saved, spec):
             raise CheckpointError(
                 f"{path}: expected the classes and things of label spec {spec.name}, got others; "
                 "choose another train.output_dir, or set train.resume false to start over"

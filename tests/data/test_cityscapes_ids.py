@@ -189,10 +189,9 @@ def test_bad_parts(tmp_path: Path, make: Callable[[Path], Any], says: str) -> No
     assert one_line(error, path)
 
 
-@pytest.mark.parametrize("compression", [None, "tiff_adobe_deflate"])
-def test_damaged_parts_raise_data_errors_only(tmp_path: Path, compression: str | None, capfd: Any) -> None:
+def test_damaged_parts_without_compression_raise_data_errors_only(tmp_path: Path, capfd: Any) -> None:
     rng, path, messages = np.random.default_rng(0), tmp_path / "a.tif", []
-    Image.fromarray(rng.integers(0, 30, (6, 9)).astype(np.int32)).save(path, compression=compression)
+    Image.fromarray(rng.integers(0, 30, (6, 9)).astype(np.int32)).save(path)
     content = path.read_bytes()
     for _ in range(120):
         data = bytearray(content[: rng.integers(len(content)) if rng.random() < 0.3 else None])

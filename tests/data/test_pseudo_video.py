@@ -57,6 +57,14 @@ def test_shapes_names_and_dtypes() -> None:
     assert clip.present.tolist() == [True] * 3
     assert clip.name == "street7/000007"
     assert isinstance(clips, VaryingClips)
+    assert clips.has_labels
+
+
+def test_stills_without_labels_stay_so() -> None:
+    class Unlabelled(list):
+        has_labels = False
+
+    assert not PseudoVideo(Unlabelled([CARS]), SPEC, past_offsets=(-1,), seed=0).has_labels
 
 
 def test_the_last_frame_is_the_still_and_the_past_is_seen_by_a_moving_camera() -> None:

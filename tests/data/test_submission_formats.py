@@ -128,7 +128,11 @@ def test_the_ground_truth_decides_which_frames_and_their_order(tmp_path: Path) -
     ("frame", "truth", "message"),
     [
         ("a/street", None, r"street\.png: expected a COCO frame called by its image id"),
-        ("a/000000000009", {"images": [{"id": 9}, {"id": 5}]}, r"each of the 2 images .*none for 1 of them \(5\)"),
+        (
+            "a/000000000009",
+            {"images": [{"id": 9}, {"id": 5}]},
+            r"^ground_truth: .* each of the 2 images .*none for 1 of them \(5\)",
+        ),
         ("a/000000000009", {"images": [{"id": 9, "height": 48, "width": 40}]}, r"009\.png: .* 48x40, got 24x40"),
         ("a/000000000009", {"images": []}, r"truth\.json: expected images with numbers or names as ids, found 0"),
         ("a/000000000009", {"images": [{"id": [9]}]}, r"truth\.json: expected images with numbers or names as ids"),
