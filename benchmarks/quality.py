@@ -11,6 +11,7 @@ import dataclasses
 import json
 import time
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from torch.nn import functional as F
 
 from pix2seq_d.data.synthetic_videos import SyntheticVideos
 from pix2seq_d.data.transforms import Letterbox
+from pix2seq_d.diffusion.samplers import SAMPLERS
 from pix2seq_d.engine.checkpoint import find_model
 from pix2seq_d.engine.evaluate import Evaluator
 from pix2seq_d.engine.validation import summary
@@ -134,6 +136,7 @@ def main() -> None:
     parser.add_argument("--num_steps", type=int)
     parser.add_argument("--num_steps_next", type=int)
     parser.add_argument("--td_steps", type=float)
+    parser.add_argument("--sampler", nargs="+", choices=sorted(SAMPLERS), help="default: the model's")
     parser.add_argument("--min_pixels", type=int)
     parser.add_argument("--decoding", nargs="+", choices=sorted(PREDICTORS), default=["softmax"])
     parser.add_argument("--seed", type=int, default=0)
@@ -166,16 +169,17 @@ def main() -> None:
     td_steps = model.td_steps if arguments.td_steps is None else arguments.td_steps
     settings = [(n, n, td) for td in TD_STEPS for n in STEPS] if arguments.grid else [(*steps, td_steps)]
     for first, later, td in settings:
-        for decoding in arguments.decoding:
+        for sampler, decoding in product(arguments.sampler or [model.sampler], arguments.decoding):
             predictor = PREDICTORS[decoding](
                 model,
                 num_steps=first,
                 num_steps_next=later,
                 td_steps=td,
+                sampler=sampler,
                 min_pixels=arguments.min_pixels,
                 seed=arguments.seed,
             )
-            name = f"{first}, {later} steps, td {td:g}" + (f", {decoding}" if decoding != "softmax" else "")
+            name = f"{sampler}, {first}, {later} steps, td {td:g}" + (f", {decoding}" if decoding != "softmax" else "")
             report(name, score(videos, model_start(predictor)))
     if arguments.output:
         record = {"arguments": vars(arguments), "results": results}

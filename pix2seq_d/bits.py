@@ -94,11 +94,13 @@ class BitCodec:
         groups = zip(self.split_logits(logits), self.group_bits)
         return torch.cat([_expected_bits(g, n, self.scale) for g, n in groups], 1)
 
+    def code_bits(self) -> Tensor:
+        """(S, K) float32: the bits, +-1, of the code that each logit plane stands for; 0 in other groups' planes."""
+        return torch.block_diag(*[_table(n, 1.0, torch.device("cpu")) for n in self.group_bits])
+
     def bit_logits(self, bits: Tensor) -> Tensor:
         """(B, K, h, w) estimated bits -> (B, S, h, w) logits whose argmax is the code nearest to the bits."""
-        groups = zip(bits.split(self.group_bits, 1), self.group_bits)
-        tables = [(g, _table(n, self.scale, bits.device)) for g, n in groups]
-        return torch.cat([torch.einsum("bnhw,cn->bchw", g.float(), t) / self.scale**2 for g, t in tables], 1)
+        return torch.einsum("bkhw,sk->bshw", bits.float(), self.code_bits().to(bits.device)) / self.scale
 
     def argmax_codes(self, logits: Tensor, *, existing: Sequence[Sequence[int] | None] = ()) -> Tensor:
         """The most probable code of each group.

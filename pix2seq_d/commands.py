@@ -19,6 +19,7 @@ from pix2seq_d.data.download import DOWNLOADS, fetch_dataset
 from pix2seq_d.data.formats import DataError
 from pix2seq_d.data.labels_json import read_labels_json
 from pix2seq_d.data.submission import SUBMISSION_FORMATS, check_submission, export_predictions
+from pix2seq_d.diffusion.samplers import SAMPLERS
 from pix2seq_d.engine.checkpoint import CheckpointError, find_model
 from pix2seq_d.engine.evaluate import evaluate_folders, format_table, write_json
 from pix2seq_d.labels import LABEL_SPECS, LabelSpec
@@ -98,7 +99,7 @@ def add_inference_arguments(parser: argparse.ArgumentParser) -> None:
     add("--num_steps", type=int, metavar="N", help="denoising steps of a first frame (default: the model's)")
     add("--num_steps_next", type=int, metavar="M", help="denoising steps of later frames (default: the model's)")
     add("--td_steps", type=float, metavar="D", help="asymmetric time interval, in steps (default: the model's)")
-    add("--sampler", choices=("ddim", "ddpm"), help="reverse process (default: the model's)")
+    add("--sampler", choices=tuple(SAMPLERS), help="reverse process (default: the model's)")
     add("--min_pixels", type=int, metavar="P", help="drop segments of fewer pixels (default: the model's)")
     add("--seed", type=int, default=0, metavar="S", help="of the starting noise (default: 0)")
     add("--device", metavar="NAME", help='"cpu", "cuda", "cuda:1", ... (default: a GPU if there is one)')
@@ -301,8 +302,10 @@ def add_save_arguments(parser: argparse.ArgumentParser) -> None:
     add("--checkpoint", required=True, metavar="PATH_OR_HUB_ID", help="saved model, run folder, checkpoint or Hub id")
     add("--output", type=Path, required=True, metavar="DIR", help="new folder; gets config.json and model.safetensors")
     add("--dtype", choices=("float16", "float32"), default="float16", help="of the weights on disk (default: float16)")
+    kept = "new default of inference (default: keep the model's)"
     for name, kind in (("num_steps", int), ("num_steps_next", int), ("td_steps", float), ("min_pixels", int)):
-        add(f"--{name}", type=kind, help="new default of inference (default: keep the model's)")
+        add(f"--{name}", type=kind, help=kept)
+    add("--sampler", choices=tuple(SAMPLERS), help=kept)
 
 
 def run_save(arguments: argparse.Namespace) -> None:
@@ -313,6 +316,7 @@ def run_save(arguments: argparse.Namespace) -> None:
         num_steps=arguments.num_steps,
         num_steps_next=arguments.num_steps_next,
         td_steps=arguments.td_steps,
+        sampler=arguments.sampler,
         min_pixels=arguments.min_pixels,
     )
     Pix2SeqDPipeline(model, device="cpu").predictor()  # refuses defaults that no prediction could use

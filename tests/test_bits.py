@@ -126,6 +126,13 @@ def test_bit_logits_prefer_the_nearest_code() -> None:
     assert torch.equal(CODEC.argmax_codes(logits), CODEC.decode(bits))
 
 
+def test_code_bits_by_hand() -> None:
+    table = BitCodec((1, 2), scale=0.1).code_bits()
+    first = [[-1, 0, 0], [1, 0, 0]]  # codes 0 and 1 of the first group
+    second = [[0, -1, -1], [0, -1, 1], [0, 1, -1], [0, 1, 1]]
+    assert table.tolist() == first + second
+
+
 def test_argmax_is_restricted_to_the_codes_that_exist() -> None:
     logits = torch.zeros(1, 12, 1, 1)
     logits[0, :, 0, 0] = torch.tensor([9.0, 1, 3, 2, 0, 8, 1, 2, 3, 4, 5, 6])

@@ -43,6 +43,7 @@ ROOMS = {
     "data": (2, "data"),
     "models.pix2seq_d": (3, "model"),
     "video.decode": (4, "tracker"),
+    "video.separate": (4, "tracker"),
     "video.tracker": (4, "tracker"),
     "pipeline": (5, "pipeline"),
     "predict": (5, "predict"),

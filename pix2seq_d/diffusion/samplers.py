@@ -88,6 +88,35 @@ def sample_ddpm(
     return x0
 
 
+def sample_renoise(
+    denoise: Denoise,
+    x_T: Tensor,
+    schedule: Schedule,
+    num_steps: int,
+    *,
+    td_steps: float = 0.0,
+    clip: float | None = None,
+    generator: torch.Generator | None = None,
+    callback: Callback | None = None,
+) -> Tensor:
+    """Every step noises the x0 estimate anew (consistency models, arXiv 2303.01469, Algorithm 1).
+
+    Nothing of a pixel's old noise survives, only what the denoiser made of it, so the pixels of an object come to agree
+    on its code. Not a sampler of the exact distribution: estimates are means, and the likelier code wins too often.
+    Arguments, result and errors as `sample_ddim`; `generator` draws the noise of each step.
+    """
+    x_t, x0 = x_T, None
+    for step, (t_now, t_next) in enumerate(time_grid(num_steps, td_steps)):
+        gamma_now, gamma_next = _gammas(schedule, t_now, t_next, x_t)
+        x0 = _clip(denoise(x_t, gamma_now, x0), clip)
+        if callback is not None:
+            callback(step, x_t, x0)
+        z = torch.randn(x_t.shape, generator=generator, device=x_t.device, dtype=x_t.dtype)
+        x_t = gamma_next[0].sqrt() * x0 + (1 - gamma_next[0]).sqrt() * z
+    assert x0 is not None
+    return x0
+
+
 def _gammas(schedule: Schedule, t_now: float, t_next: float, x: Tensor) -> tuple[Tensor, Tensor]:
     times = torch.tensor([t_now, t_next], device=x.device, dtype=x.dtype)
     now, following = schedule(times)
@@ -98,4 +127,4 @@ def _clip(x0: Tensor, clip: float | None) -> Tensor:
     return x0 if clip is None else x0.clamp(-clip, clip)
 
 
-SAMPLERS = {"ddim": sample_ddim, "ddpm": sample_ddpm}
+SAMPLERS = {"ddim": sample_ddim, "ddpm": sample_ddpm, "renoise": sample_renoise}

@@ -57,7 +57,12 @@ class TransUNet(nn.Module):
         num_heads: attention heads.
         self_cond: whether a self_cond input exists.
         dropout: in residual blocks and MLPs.
+        code_bits: (out_channels, K) bits of the code of each logit plane (BitCodec.code_bits). The log-likelihood of a
+            code under Gaussian noise is linear in its bits, so part of the logits is: evidence for a bit, learned once,
+            counts for every code that has it. None where the output is bits.
     """
+
+    code_bits: Tensor | None
 
     def __init__(
         self,
@@ -74,6 +79,7 @@ class TransUNet(nn.Module):
         num_heads: int = 8,
         self_cond: bool = False,
         dropout: float = 0.0,
+        code_bits: Tensor | None = None,
     ) -> None:
         super().__init__()
         if dim % 4:
@@ -100,7 +106,9 @@ class TransUNet(nn.Module):
         self.bottom_out = nn.Conv2d(dim, widths[-1], 1)
         self.up = nn.ModuleList(blocks(2 * w, w) for w in reversed(widths))
         self.upsample = nn.ModuleList(Upsample(b, a) for a, b in reversed(list(pairwise(widths))))
-        self.out_norm, self.out = group_norm(widths[0]), conv3x3(widths[0], out_channels)
+        self.register_buffer("code_bits", code_bits, persistent=False)
+        shared = 0 if code_bits is None else num_bits
+        self.out_norm, self.out = group_norm(widths[0]), conv3x3(widths[0], out_channels + shared)
         self.initialise()
 
     def initialise(self) -> None:
@@ -152,7 +160,13 @@ class TransUNet(nn.Module):
                 x = block(x, embedding)  # (B, Ci, ...)
             if level < len(self.upsample):
                 x = self.upsample[level](x)
-        return self.out(F.silu(self.out_norm(x)))  # (B, S, h, w)
+        return self._share_bits(self.out(F.silu(self.out_norm(x))))  # (B, S, h, w)
+
+    def _share_bits(self, x: Tensor) -> Tensor:
+        if self.code_bits is None:
+            return x
+        logits, evidence = x.split(self.code_bits.shape, 1)  # (B, S, h, w), (B, K, h, w)
+        return logits + F.conv2d(evidence, self.code_bits[:, :, None, None])
 
     def _scaled_input(self, x_t: Tensor, gamma: Tensor, self_cond: Tensor | None) -> Tensor:
         gamma = gamma.view(-1, 1, 1, 1)

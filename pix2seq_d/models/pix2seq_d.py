@@ -131,6 +131,7 @@ class Pix2SeqD(nn.Module, ModelHubMixin, library_name="pix2seq_d", license="apac
             num_heads=denoiser_heads,
             self_cond=self_cond,
             dropout=dropout,
+            code_bits=self.codec.code_bits() if target == "softmax" else None,
         )
         self.size_divisor = max(self.encoder.stride, mask_stride * self.denoiser.size_divisor)
         if any(s % self.size_divisor for s in self.image_size):
@@ -168,6 +169,7 @@ class Pix2SeqD(nn.Module, ModelHubMixin, library_name="pix2seq_d", license="apac
         num_steps: int | None = None,
         num_steps_next: int | None = None,
         td_steps: float | None = None,
+        sampler: str | None = None,
         min_pixels: int | None = None,
     ) -> None:
         """Changes defaults of inference, here and in the config.json that is saved; None keeps a value."""
@@ -175,6 +177,7 @@ class Pix2SeqD(nn.Module, ModelHubMixin, library_name="pix2seq_d", license="apac
             "num_steps": num_steps,
             "num_steps_next": num_steps_next,
             "td_steps": td_steps,
+            "sampler": sampler,
             "min_pixels": min_pixels,
         }
         chosen = {name: value for name, value in values.items() if value is not None}

@@ -19,6 +19,7 @@ from pix2seq_d.diffusion.samplers import SAMPLERS, Callback
 from pix2seq_d.diffusion.schedule import SCHEDULES
 from pix2seq_d.models.pix2seq_d import Pix2SeqD
 from pix2seq_d.video.decode import CodeProbabilities, code_probabilities
+from pix2seq_d.video.separate import separate_objects
 
 
 @dataclass
@@ -143,13 +144,21 @@ class VideoPredictor:
         return torch.stack(maps)[None] if maps else absent[None, None][:, :0], present
 
     def _probabilities(self, logits: Tensor, box: Letterbox) -> CodeProbabilities:
-        """At mask size; segments that are small there are gone, so that no later frame takes them over."""
+        """At mask size; segments that are small there are gone, so that no later frame takes them over, and so are
+        codes that two objects share.
+        """
         if self.model.target == "mse":
             logits = self.model.codec.bit_logits(logits[None])[0]
         probabilities = code_probabilities(logits, self.model.codec, self.model.label_spec).winners_only()
         area = math.prod  # of a size, in pixels
         mask_per_frame = area(box.content_size) / area(box.source_size) * area(self.model.mask_size)
-        return probabilities.suppress_small(self.min_pixels * mask_per_frame / area(self.model.image_size))
+        min_pixels = self.min_pixels * mask_per_frame / area(self.model.image_size)
+        return separate_objects(
+            probabilities.suppress_small(min_pixels),
+            self.memory,
+            num_codes=self.model.num_instance_codes,
+            min_pixels=min_pixels,
+        )
 
     def _to_frame(self, probabilities: CodeProbabilities, box: Letterbox) -> PanopticMap:
         """Enlarged to the frame's size, then decided."""

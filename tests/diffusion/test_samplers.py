@@ -14,11 +14,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from pix2seq_d.diffusion.samplers import SAMPLERS, sample_ddim, sample_ddpm
+from pix2seq_d.diffusion.samplers import SAMPLERS, sample_ddim, sample_ddpm, sample_renoise
 from pix2seq_d.diffusion.schedule import SCHEDULES, CosineSchedule, LinearSchedule
 
 MU, S = 0.3, 0.5
-both_samplers = pytest.mark.parametrize("sample", list(SAMPLERS.values()), ids=list(SAMPLERS))
+every_sampler = pytest.mark.parametrize("sample", list(SAMPLERS.values()), ids=list(SAMPLERS))
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
@@ -80,7 +80,7 @@ def test_ddpm_on_gaussian_data_has_its_mean_and_deviation() -> None:
     assert x0.std().item() == pytest.approx(S, rel=0.05)
 
 
-@both_samplers
+@pytest.mark.parametrize("sample", [sample_ddim, sample_ddpm])
 @pytest.mark.parametrize("b", [1.0, 0.1])
 def test_two_point_data_come_back_with_their_frequency(sample: Callable[..., Tensor], b: float) -> None:
     """P(+) = 0.7; 20,000 draws have a standard deviation of 0.0032, of which four are allowed."""
@@ -88,6 +88,17 @@ def test_two_point_data_come_back_with_their_frequency(sample: Callable[..., Ten
     x0 = sample(two_point_denoiser(b, 0.7), x_T, CosineSchedule(), 200, clip=b, generator=generator())
     assert (x0 > 0).double().mean().item() == pytest.approx(0.7, abs=4 * 0.0032)
     assert (x0.abs() > 0.9 * b).double().mean().item() > 0.97  # decided, not in between
+
+
+def test_renoise_on_two_point_data_decides_and_favours_the_likelier_point() -> None:
+    """A fair coin stays fair by symmetry (20,000 draws, standard deviation 0.0035, four allowed); 0.7 becomes more."""
+    x_T, shares = noise(1, 1, 100, 200), []
+    for p in (0.5, 0.7):
+        x0 = sample_renoise(two_point_denoiser(1.0, p), x_T, CosineSchedule(), 200, clip=1.0, generator=generator())
+        assert (x0.abs() > 0.9).double().mean().item() > 0.97  # decided, not in between
+        shares.append((x0 > 0).double().mean().item())
+    assert shares[0] == pytest.approx(0.5, abs=4 * 0.0035)
+    assert shares[1] > 0.74
 
 
 def test_ddim_on_two_point_data_cuts_the_noise_at_its_quantile() -> None:
@@ -125,10 +136,19 @@ def test_ddpm_step_is_the_gaussian_posterior() -> None:
     assert torch.allclose(recorder.x_t[2], mean + precision**-0.5 * z, atol=1e-10)
 
 
+def test_renoise_step_keeps_the_estimate_only() -> None:
+    """x_s = sqrt(g_s) x0 + sqrt(1 - g_s) z with fresh z; x_t counts through the estimate alone."""
+    x_T, recorder = noise(1, 1, 4, 4), Recorder(0.4)
+    sample_renoise(recorder, x_T, CosineSchedule(), 4, generator=generator(5))
+    stream, g_s = generator(5), recorder.gamma[2].item()
+    z = [torch.randn(x_T.shape, generator=stream, dtype=x_T.dtype) for _ in range(2)][1]
+    assert torch.allclose(recorder.x_t[2], math.sqrt(g_s) * 0.8 + math.sqrt(1 - g_s) * z, atol=1e-10)
+
+
 # asymmetric time
 
 
-@both_samplers
+@every_sampler
 @pytest.mark.parametrize("td_steps", [0.0, 1.0, 2.5])
 def test_times_told_to_the_denoiser_do_not_depend_on_td(sample: Callable[..., Tensor], td_steps: float) -> None:
     recorder = Recorder(0.0)
@@ -148,7 +168,7 @@ def test_td_removes_more_noise_than_it_says(td_steps: float) -> None:
     assert torch.allclose(recorder.x_t[1], left * x_T, atol=1e-6)
 
 
-@both_samplers
+@every_sampler
 def test_td_changes_the_result(sample: Callable[..., Tensor]) -> None:
     x_T = noise(1, 1, 8, 8)
     results = [
@@ -162,7 +182,7 @@ def test_td_changes_the_result(sample: Callable[..., Tensor]) -> None:
 # arguments
 
 
-@both_samplers
+@every_sampler
 def test_callback_sees_every_step_in_order(sample: Callable[..., Tensor]) -> None:
     seen: list[tuple[int, Tensor, Tensor]] = []
     recorder, x_T = Recorder(0.3), noise(1, 2, 3, 3)
@@ -182,7 +202,7 @@ def test_callback_sees_every_step_in_order(sample: Callable[..., Tensor]) -> Non
     assert torch.equal(x0, seen[-1][2])
 
 
-@both_samplers
+@every_sampler
 def test_the_estimate_is_handed_on(sample: Callable[..., Tensor]) -> None:
     recorder = Recorder(0.3)
     sample(recorder, noise(1, 1, 2, 2), CosineSchedule(), 3, clip=0.5, generator=generator())
@@ -194,14 +214,14 @@ def test_the_estimate_is_handed_on(sample: Callable[..., Tensor]) -> None:
     assert third.unique().tolist() == [0.5]
 
 
-@both_samplers
+@every_sampler
 def test_clip(sample: Callable[..., Tensor]) -> None:
     x_T = noise(1, 1, 2, 2)
     assert sample(Recorder(2.0), x_T, CosineSchedule(), 2, clip=0.1, generator=generator()).unique().tolist() == [0.1]
     assert sample(Recorder(2.0), x_T, CosineSchedule(), 2, generator=generator()).unique().tolist() == [4.0]
 
 
-@both_samplers
+@every_sampler
 def test_schedule_and_number_of_steps_have_an_effect(sample: Callable[..., Tensor]) -> None:
     x_T = noise(1, 1, 4, 4)
 
@@ -212,18 +232,19 @@ def test_schedule_and_number_of_steps_have_an_effect(sample: Callable[..., Tenso
     assert not torch.allclose(run("cosine", 5), run("cosine", 6), atol=1e-3)
 
 
-def test_ddpm_is_decided_by_its_generator_and_ddim_by_x_T() -> None:
+def test_only_ddim_is_decided_by_x_T_alone() -> None:
     x_T = noise(1, 1, 4, 4)
 
     def run(sample: Callable[..., Tensor], seed: int) -> Tensor:
         return sample(gaussian_denoiser, x_T, CosineSchedule(), 5, generator=generator(seed))
 
-    assert torch.equal(run(sample_ddpm, 3), run(sample_ddpm, 3))
-    assert not torch.allclose(run(sample_ddpm, 3), run(sample_ddpm, 4), atol=1e-2)
+    for sample in (sample_ddpm, sample_renoise):
+        assert torch.equal(run(sample, 3), run(sample, 3))
+        assert not torch.allclose(run(sample, 3), run(sample, 4), atol=1e-2)
     assert torch.equal(run(sample_ddim, 3), run(sample_ddim, 4))
 
 
-@both_samplers
+@every_sampler
 def test_samples_of_a_batch_do_not_meet(sample: Callable[..., Tensor]) -> None:
     """DDIM only for the values: with one generator, DDPM's noise depends on the batch size."""
     x_T = noise(3, 1, 4, 4)
@@ -233,7 +254,7 @@ def test_samples_of_a_batch_do_not_meet(sample: Callable[..., Tensor]) -> None:
         assert torch.allclose(x0[1:2], sample(gaussian_denoiser, x_T[1:2], CosineSchedule(), 5))
 
 
-@both_samplers
+@every_sampler
 @pytest.mark.parametrize(
     ("arguments", "name"), [((0, 0.0), "num_steps"), ((-1, 0.0), "num_steps"), ((3, -1.0), "td_steps")]
 )
@@ -242,7 +263,7 @@ def test_wrong_numbers_raise(sample: Callable[..., Tensor], arguments: tuple[int
         sample(gaussian_denoiser, noise(1, 1, 2, 2), CosineSchedule(), arguments[0], td_steps=arguments[1])
 
 
-@both_samplers
+@every_sampler
 def test_float32_is_kept_and_finite(sample: Callable[..., Tensor]) -> None:
     x0 = sample(
         two_point_denoiser(0.1, 0.5), noise(1, 1, 4, 4).float(), CosineSchedule(), 20, clip=0.1, generator=generator()

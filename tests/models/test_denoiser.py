@@ -184,6 +184,16 @@ def test_gradients_reach_every_parameter(self_cond: bool) -> None:
     assert [n for n, p in net.named_parameters() if p.grad is None or not p.grad.any()] == []
 
 
+def test_evidence_for_a_bit_counts_for_every_code_that_has_it() -> None:
+    code_bits = torch.tensor([[-1.0, -1], [-1, 1], [1, -1], [1, 1]])
+    net = denoiser(num_bits=2, out_channels=4, code_bits=code_bits, lively=False)
+    torch.nn.init.zeros_(net.out.weight)
+    net.out.bias.data = torch.tensor([0.0, 0, 0, 7, 2, 0.5])  # a logit of its own for code 3, evidence for the bits
+    logits = net(X[:, :2], GAMMA, condition(net))
+    expected = torch.tensor([-2.5, -1.5, 1.5, 2.5 + 7])
+    torch.testing.assert_close(logits, expected.view(1, 4, 1, 1).expand_as(logits))
+
+
 def test_golden_value() -> None:
     """Guards the wiring against silent changes.
 

@@ -35,6 +35,7 @@ class Scripted(nn.Module):
         self.anchor = nn.Parameter(torch.zeros(()))  # tells the device
         self.answers, self.past_offsets, self.target = list(logits), past_offsets, target
         self.codec = BitCodec((5, instance_bits) if instance_bits else (5,), 0.1)
+        self.num_instance_codes = 2**instance_bits - 1
         self.label_spec, self.schedule, self.sampler = SPEC, "cosine", "ddim"
         self.image_size, self.mask_size = (H, W), (H // 2, W // 2)
         self.num_steps, self.num_steps_next, self.td_steps, self.min_pixels = 3, 2, 0.0, 0
