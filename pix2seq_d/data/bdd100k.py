@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pix2seq_d.data.folder import LabelledVideos, list_images, pair_labels, search_roots
+from pix2seq_d.data.folder import LabelledVideos, check_split, list_images, pair_labels, search_roots
 from pix2seq_d.data.formats import DataError, read_png, write_png
 from pix2seq_d.labels import get_label_spec
 
@@ -86,8 +86,7 @@ class Bdd100k(LabelledVideos):
         past_offsets: Sequence[int] = (),
         all_frames: bool = False,
     ) -> None:
-        if split not in SPLITS:
-            raise ValueError(f"expected split to be one of {', '.join(SPLITS)}, got {split!r}")
+        check_split(split, SPLITS)
         if split == "test":
             raise DataError(f"{root}: expected a split with labels, train or val; those of BDD100K's test are secret")
         images, labels = _find_layout(Path(root), split)

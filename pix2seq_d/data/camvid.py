@@ -12,7 +12,14 @@ from pathlib import Path
 
 import numpy as np
 
-from pix2seq_d.data.folder import LabelledVideos, frame_number, labelled_neighbour, list_images, pair_labels
+from pix2seq_d.data.folder import (
+    LabelledVideos,
+    check_split,
+    frame_number,
+    labelled_neighbour,
+    list_images,
+    pair_labels,
+)
 from pix2seq_d.data.formats import DataError, read_label_map
 from pix2seq_d.labels import get_label_spec
 
@@ -44,8 +51,7 @@ class CamVid(LabelledVideos):
         past_offsets: Sequence[int] = (),
         all_frames: bool = False,
     ) -> None:
-        if split not in SPLITS:
-            raise ValueError(f"expected split to be one of {', '.join(SPLITS)}, got {split!r}")
+        check_split(split, SPLITS)
         images, labels = _find_layout(Path(root), split)
         files = pair_labels(_pairs(images, labels), root=images)
         if not files:

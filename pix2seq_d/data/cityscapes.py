@@ -23,7 +23,13 @@ from pix2seq_d.data.cityscapes_ids import (
     read_panoptic_png,
 )
 from pix2seq_d.data.coco_format import PanopticIndex
-from pix2seq_d.data.folder import LabelledVideos, list_folders, pair_labels, search_roots
+from pix2seq_d.data.folder import (
+    LabelledVideos,
+    check_split,
+    list_folders,
+    pair_labels,
+    search_roots,
+)
 from pix2seq_d.data.formats import DataError
 from pix2seq_d.labels import LABEL_SPECS, LabelSpec
 
@@ -125,8 +131,7 @@ def how_to_get(root: Path, split: str = "train") -> str:
 
 
 def _check_choice(split: str, labels: str) -> None:
-    if split not in SPLITS:
-        raise ValueError(f"expected split to be one of {', '.join(SPLITS)}, got {split!r}")
+    check_split(split, SPLITS)
     if labels not in LABELS:
         raise ValueError(f"expected labels to be one of {', '.join(LABELS)}, got {labels!r}")
     if split == "test" and labels != "auto":

@@ -15,7 +15,14 @@ from pathlib import Path
 import numpy as np
 
 from pix2seq_d.data.coco_format import PanopticIndex, is_instance, number_instances, read_coco_panoptic
-from pix2seq_d.data.folder import FrameFiles, LabelledVideos, frame_number, labelled_neighbour, search_roots
+from pix2seq_d.data.folder import (
+    FrameFiles,
+    LabelledVideos,
+    check_split,
+    frame_number,
+    labelled_neighbour,
+    search_roots,
+)
 from pix2seq_d.data.formats import DataError
 from pix2seq_d.labels import get_label_spec
 
@@ -48,8 +55,7 @@ class CityscapesVps(LabelledVideos):
         past_offsets: Sequence[int] = (),
         all_frames: bool = False,
     ) -> None:
-        if split not in SPLITS:
-            raise ValueError(f"expected split to be one of {', '.join(SPLITS)}, got {split!r}")
+        check_split(split, SPLITS)
         if split == "test":
             raise DataError(f"{root}: expected a split with labels; those of Cityscapes-VPS' test are secret")
         base = _find_layout(Path(root), split)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from pix2seq_d.data.coco_format import PanopticIndex, number_instances, read_coco_panoptic
-from pix2seq_d.data.folder import FrameFiles, LabelledVideos, natural_key
+from pix2seq_d.data.folder import FrameFiles, LabelledVideos, check_split, natural_key
 from pix2seq_d.data.formats import DataError
 from pix2seq_d.labels import get_label_spec
 
@@ -47,8 +47,7 @@ class Coco(LabelledVideos):
         past_offsets: Sequence[int] = (),
         all_frames: bool = False,
     ) -> None:
-        if split not in SPLITS:
-            raise ValueError(f"expected split to be one of {', '.join(SPLITS)}, got {split!r}")
+        check_split(split, SPLITS)
         if split == "test":
             raise DataError(f"{root}: expected a split with labels, train or val; those of COCO's test are secret")
         spec = get_label_spec("coco")

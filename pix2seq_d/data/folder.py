@@ -354,6 +354,12 @@ def _past_image(path: Path, *, size: tuple[int, ...]) -> np.ndarray:
     return image
 
 
+def check_split(split: str, known: Sequence[str]) -> None:
+    """Raises ValueError for a split that a dataset does not have."""
+    if split not in known:
+        raise ValueError(f"expected split to be one of {', '.join(known)}, got {split!r}")
+
+
 def check_same_size(path: Path, size: tuple[int, ...], other: Path | str, expected: tuple[int, ...]) -> None:
     """Raises DataError if the (H, W) of `path` is not the expected one, that of `other`."""
     if size != expected:

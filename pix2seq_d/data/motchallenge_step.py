@@ -12,7 +12,15 @@ from pathlib import Path
 
 import numpy as np
 
-from pix2seq_d.data.folder import LabelledVideos, frame_number, list_folders, list_images, pair_labels, search_roots
+from pix2seq_d.data.folder import (
+    LabelledVideos,
+    check_split,
+    frame_number,
+    list_folders,
+    list_images,
+    pair_labels,
+    search_roots,
+)
 from pix2seq_d.data.formats import DataError, read_kitti_step
 from pix2seq_d.labels import get_label_spec
 
@@ -43,8 +51,7 @@ class MotChallengeStep(LabelledVideos):
         all_frames: bool = False,
         sequences: Sequence[str] | None = None,
     ) -> None:
-        if split not in SPLITS:
-            raise ValueError(f"expected split to be one of {', '.join(SPLITS)}, got {split!r}")
+        check_split(split, SPLITS)
         if split == "test":
             raise DataError(
                 f"{root}: expected a split with maps, train; the maps of MOTChallenge-STEP's test are secret"

@@ -106,9 +106,14 @@ def small_segments(codes: Tensor, min_pixels: float) -> list[tuple[Tensor, tuple
     return [(here, tuple(codes[:, here][:, 0].tolist())) for here in segments]
 
 
+def dilate(mask: Tensor, radius: int) -> Tensor:
+    """(H, W) boolean map, grown by `radius` pixels in every direction."""
+    return F.max_pool2d(mask[None].float(), 2 * radius + 1, stride=1, padding=radius)[0] > 0
+
+
 def _neighbour_instance(codes: Tensor, here: Tensor, class_code: int, allowed: Tensor) -> int:
     """The instance code of the same class that touches `here` along most pixels; 0 where there is none."""
-    ring = (F.max_pool2d(here[None].float(), 3, stride=1, padding=1)[0] > 0) & ~here
+    ring = dilate(here, 1) & ~here
     touching = codes[1][ring & allowed & (codes[0] == class_code)]
     return int(touching.bincount().argmax()) if len(touching) else 0
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pix2seq_d.video.decode import CodeProbabilities
+from pix2seq_d.video.decode import CodeProbabilities, dilate
 
 BRIDGE = 1 / 24  # of the mask's height: parts of one object lie closer, behind a pole or a passer-by
 REACH = 1 / 12  # of the mask's height: how far an object moves between two frames beyond overlapping itself
@@ -62,11 +62,6 @@ def components(mask: Tensor, *, radius: int = 0) -> list[Tensor]:
         label = flooded
     numbers, area = label[mask].unique(return_counts=True)
     return [mask & (label == n) for n in numbers[area.argsort(descending=True, stable=True)]]
-
-
-def dilate(mask: Tensor, radius: int) -> Tensor:
-    """(h, w) boolean map, grown by `radius` pixels in every direction."""
-    return F.max_pool2d(mask[None].float(), 2 * radius + 1, stride=1, padding=radius)[0] > 0
 
 
 def _recode(probabilities: CodeProbabilities, old: int, new: int, here: Tensor) -> CodeProbabilities:

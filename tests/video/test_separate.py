@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from pix2seq_d.labels import LABEL_SPECS
-from pix2seq_d.video.decode import CodeProbabilities
-from pix2seq_d.video.separate import components, dilate, separate_objects
+from pix2seq_d.video.decode import CodeProbabilities, dilate
+from pix2seq_d.video.separate import components, separate_objects
 
 SPEC = LABEL_SPECS["kitti-step"]
 ROAD, PERSON, CAR = 1, 12, 14  # class codes
