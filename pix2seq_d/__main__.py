@@ -1,4 +1,4 @@
-"""`python -m pix2seq_d COMMAND`: download, check, train, infer, evaluate, export, save, without the scripts."""
+"""`python -m pix2seq_d COMMAND`: download, check, train, infer, evaluate, report, export, save, without the scripts."""
 
 import argparse
 import sys
@@ -19,6 +19,7 @@ from pix2seq_d.commands import (
     run_save,
     run_train,
 )
+from pix2seq_d.commands_report import add_report_arguments, run_report
 
 TRAINING = {"train": ("kitti-step", "results/train"), "pretrain": ("cityscapes", "results/pretrain")}
 
@@ -45,6 +46,9 @@ def main(arguments: list[str] | None = None) -> int:
     evaluation = commands.add_parser("evaluate", help="score a folder of maps")
     add_evaluation_arguments(evaluation)
     evaluation.set_defaults(run=run_evaluation)
+    report = commands.add_parser("report", help="write a page to look at the results of inference")
+    add_report_arguments(report)
+    report.set_defaults(run=run_report)
     check = commands.add_parser("check", help="read every frame of a dataset and say what it holds")
     add_check_arguments(check)
     check.set_defaults(run=run_check)

@@ -39,7 +39,7 @@ class AnimationWriter:
 
     Args:
         path: ends in .gif, .webp or .mp4; missing folders are made.
-        fps: pictures a second, above 0 and at most 100; a GIF rounds its duration down to 1/100 s.
+        fps: pictures a second, above 0 and at most 100 (MP4: 1000); a GIF rounds its duration down to 1/100 s.
         colours: size of a GIF's palette, 2-256; fewer make smaller files of photographs.
 
     Raises:
@@ -53,8 +53,9 @@ class AnimationWriter:
         suffix = self.path.suffix.lower()
         if suffix not in ANIMATION_SUFFIXES:
             raise ValueError(f"{path}: expected a suffix of {', '.join(ANIMATION_SUFFIXES)}, got {suffix!r}")
-        if not 0 < fps <= 100:
-            raise ValueError(f"fps: expected above 0 and at most 100, got {fps}")
+        most = 1000 if suffix == ".mp4" else 100
+        if not 0 < fps <= most:
+            raise ValueError(f"fps: expected above 0 and at most {most}, got {fps}")
         if not 2 <= colours <= 256:
             raise ValueError(f"colours: expected 2..256, got {colours}")
         self._av = _import_av() if suffix == ".mp4" else None
@@ -120,7 +121,7 @@ class _PillowEncoder:
                 f"at picture {len(self.images) + 1}; write .mp4, or fewer or smaller pictures"
             )
         image = Image.fromarray(picture)
-        self.images.append(image if self.colours is None else _to_palette(image, self.colours))
+        self.images.append(image if self.colours is None else to_palette(image, self.colours))
 
     def finish(self) -> None:
         duration = 1000 / self.fps
@@ -136,8 +137,8 @@ class _PillowEncoder:
         self.images.clear()
 
 
-def _to_palette(image: Image.Image, colours: int) -> Image.Image:
-    """The picture in mode P: exactly where it has at most `colours` colours, else reduced without dithering."""
+def to_palette(image: Image.Image, colours: int) -> Image.Image:
+    """The picture in mode P: exact where it has at most `colours` colours, else reduced without dithering."""
     exact = image.getcolors(colours)
     if exact is None:
         return image.quantize(colours, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)

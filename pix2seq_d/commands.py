@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import logging
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from pix2seq_d.data.check import check_videos, format_report
 from pix2seq_d.data.download import DOWNLOADS, fetch_dataset
 from pix2seq_d.data.formats import DataError
 from pix2seq_d.data.labels_json import read_labels_json
+from pix2seq_d.data.sources import open_sources
 from pix2seq_d.data.submission import SUBMISSION_FORMATS, check_submission, export_predictions
 from pix2seq_d.diffusion.samplers import SAMPLERS
 from pix2seq_d.engine.checkpoint import CheckpointError, find_model
@@ -25,7 +27,9 @@ from pix2seq_d.engine.evaluate import evaluate_folders, format_table, write_json
 from pix2seq_d.labels import LABEL_SPECS, LabelSpec
 from pix2seq_d.models.pix2seq_d import WEIGHTS_NAME, Pix2SeqD
 from pix2seq_d.pipeline import Pix2SeqDPipeline
-from pix2seq_d.predict import AnimationSettings, predict_folder
+from pix2seq_d.predict import ON_ERROR, predict_sources
+from pix2seq_d.report.build import write_report
+from pix2seq_d.result_files import AnimationSettings, OutputSettings
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +97,8 @@ def run_download(arguments: argparse.Namespace) -> None:
 def add_inference_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of inference.py."""
     add = parser.add_argument
-    add("--input_folder", type=Path, required=True, metavar="DIR", help="frames (PNG, JPG, ...), subfolders = videos")
+    text = "folder of frames (subfolders = videos), video files, a pattern, or a list .txt; docs/inference.md"
+    add("--input_folder", "--input", dest="input", nargs="+", required=True, metavar="PATH", help=text)
     add("--output_folder", type=Path, required=True, metavar="DIR", help="gets panoptic/, overlay/ and overview/")
     add("--checkpoint", required=True, metavar="PATH_OR_HUB_ID", help="saved model, run folder, checkpoint or Hub id")
     add("--num_steps", type=int, metavar="N", help="denoising steps of a first frame (default: the model's)")
@@ -103,19 +108,29 @@ def add_inference_arguments(parser: argparse.ArgumentParser) -> None:
     add("--min_pixels", type=int, metavar="P", help="drop segments of fewer pixels (default: the model's)")
     add("--seed", type=int, default=0, metavar="S", help="of the starting noise (default: 0)")
     add("--device", metavar="NAME", help='"cpu", "cuda", "cuda:1", ... (default: a GPU if there is one)')
-    add("--animation", choices=("gif", "webp", "mp4", "none"), default="gif", help="overview per video (default: gif)")
-    add("--fps", type=float, default=10.0, metavar="F", help="frames a second of the animation (default: 10)")
+    add("--on_error", choices=ON_ERROR, default="stop", help="at a frame that cannot be read (default: stop)")
+    add("--animation", choices=("gif", "webp", "mp4", "none"), default="gif", help="one per video (default: gif)")
+    add("--animation_shows", choices=("overview", "overlay"), default="overview", help="(default: overview)")
+    add("--fps", type=float, metavar="F", help="frames a second of the animation (default: the video's; of frames 10)")
+    add("--contact_sheet", type=int, default=0, metavar="N", help="N evenly spaced overlays on one picture per video")
+    add("--confidence", action="store_true", help="also write the probability of the chosen codes to confidence/")
+    add("--report", action="store_true", help="also write report.html, a page to look at the results; and confidence/")
     add("--overwrite", action="store_true", help="predict anew what the output folder holds already")
     add("--format", choices=tuple(SUBMISSION_FORMATS), help="also export the maps for a benchmark, to a folder FORMAT/")
     _add_export_options(add)
 
 
 def run_inference(arguments: argparse.Namespace) -> None:
-    """Predicts a folder as the arguments say."""
-    if not arguments.input_folder.is_dir():
-        raise ValueError(f"--input_folder: {arguments.input_folder} is not a folder")
+    """Predicts what the arguments name."""
+    sources = open_sources(arguments.input)
     names = ("num_steps", "num_steps_next", "td_steps", "sampler", "min_pixels", "seed")
     chosen = {name: getattr(arguments, name) for name in names}
+    suffix = "" if arguments.animation == "none" else f".{arguments.animation}"
+    outputs = OutputSettings(
+        AnimationSettings(suffix, arguments.fps, shows=arguments.animation_shows),
+        contact_sheet=arguments.contact_sheet,
+        confidence=arguments.confidence or arguments.report,
+    )
     _check_device(arguments.device)
     pipeline = Pix2SeqDPipeline.from_pretrained(find_model(arguments.checkpoint), device=arguments.device)
     export = _planned_export(arguments, pipeline.model.label_spec)
@@ -123,19 +138,21 @@ def run_inference(arguments: argparse.Namespace) -> None:
     settings = {
         "checkpoint": arguments.checkpoint,
         "weights": _fingerprint(pipeline.model),
-        "input_folder": str(arguments.input_folder.resolve()),
+        "input": [os.path.realpath(path) for path in arguments.input],
         **{name: getattr(pipeline.model, name) if value is None else value for name, value in chosen.items()},
     }
-    suffix = "" if arguments.animation == "none" else f".{arguments.animation}"
-    count = predict_folder(
+    count = predict_sources(
         predictor,
-        arguments.input_folder,
+        sources,
         arguments.output_folder,
         settings=settings,
-        animation=AnimationSettings(suffix, arguments.fps),
+        outputs=outputs,
+        on_error=arguments.on_error,
         overwrite=arguments.overwrite,
     )
     logger.info("%d frames predicted; maps, overlays and animations are in %s", count, arguments.output_folder)
+    if arguments.report:
+        logger.info("%s: a page to look at the results", write_report(arguments.output_folder, sources))
     export()
 
 
@@ -200,7 +217,7 @@ def run_evaluation(arguments: argparse.Namespace) -> None:
     result = evaluate_folders(
         arguments.predictions,
         arguments.ground_truth,
-        _label_spec(arguments.label_spec),
+        named_label_spec(arguments.label_spec),
         windows=arguments.windows,
         own_maps=arguments.label_spec not in LABEL_SPECS,
     )
@@ -210,8 +227,8 @@ def run_evaluation(arguments: argparse.Namespace) -> None:
         logger.info("all numbers: %s", arguments.output)
 
 
-def _label_spec(name: str) -> LabelSpec:
-    """The spec of that name, or of a labels.json."""
+def named_label_spec(name: str) -> LabelSpec:
+    """The spec of that name, or of a labels.json; raises ValueError for another name, DataError for a broken file."""
     if name in LABEL_SPECS:
         return LABEL_SPECS[name]
     if Path(name).suffix != ".json":
@@ -286,7 +303,7 @@ def run_export(arguments: argparse.Namespace) -> None:
         arguments.predictions,
         arguments.output,
         name=arguments.format,
-        label_spec=_label_spec(arguments.label_spec) if arguments.label_spec else None,
+        label_spec=named_label_spec(arguments.label_spec) if arguments.label_spec else None,
         ground_truth=arguments.ground_truth,
         zipped=arguments.zip,
     )

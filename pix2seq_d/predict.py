@@ -1,197 +1,168 @@
-"""A folder of frames -> panoptic maps, overlays and an animation per sequence, resumable.
+"""Frames -> panoptic maps, overlays and an animation per sequence, resumable.
 
 OUTPUT/panoptic/{sequence}/{frame}.png (KITTI-STEP encoding), OUTPUT/overlay/{sequence}/{frame}.png,
-OUTPUT/overview/{sequence}.gif, OUTPUT/inference.json (settings and finished sequences).
+OUTPUT/overview/{sequence}.gif, OUTPUT/inference.json (settings, finished sequences, skipped frames).
 """
 
 from __future__ import annotations
 
-import json
 import logging
 from collections import Counter
-from collections.abc import Mapping
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm.auto import tqdm
 
-from pix2seq_d.animation import MAX_HELD_BYTES
-from pix2seq_d.data.folder import FrameSequence, list_sequences, natural_key
-from pix2seq_d.data.formats import DataError, read_image, write_bytes, write_image, write_kitti_step
-from pix2seq_d.labels import LabelSpec
+from pix2seq_d.data.formats import DataError
+from pix2seq_d.data.sources import FrameSource, SourceFrame, VideoSource, open_sources
+from pix2seq_d.result_files import OutputSettings, ResultFiles
+from pix2seq_d.run_record import RunRecord
 from pix2seq_d.video.tracker import PanopticMap, VideoPredictor
-from pix2seq_d.visualize import AnimationWriter, overlay, overview
 
 logger = logging.getLogger(__name__)
 
-RECORD = "inference.json"
-
-
-@dataclass(frozen=True)
-class AnimationSettings:
-    """The overview animation of a sequence.
-
-    Attributes:
-        suffix: ".gif", ".webp", ".mp4", or "" for none.
-        fps: frames a second.
-        max_frames: the animation ends there, or earlier where its pictures fill MAX_HELD_BYTES: a GIF or WebP is
-            held in memory until it is written.
-    """
-
-    suffix: str = ".gif"
-    fps: float = 10.0
-    max_frames: int = 200
-
-    def room_for(self, picture: np.ndarray) -> int:
-        """How many such pictures (H, W, 3) the animation takes."""
-        held = {".gif": picture.size // 3, ".webp": picture.size}.get(self.suffix, 0)
-        return min(self.max_frames, max(1, MAX_HELD_BYTES // held)) if held else self.max_frames
+ON_ERROR = ("stop", "skip")
 
 
 def predict_folder(
     predictor: VideoPredictor,
-    input_folder: str | Path,
+    inputs: str | Path | Sequence[str | Path],
     output_folder: str | Path,
     *,
     settings: Mapping[str, Any],
-    animation: AnimationSettings | None = None,
+    outputs: OutputSettings | None = None,
+    on_error: str = "stop",
     overwrite: bool = False,
 ) -> int:
-    """Predicts every sequence of a folder, frame by frame, at the frames' own size.
+    """Predicts every sequence of a folder (or of other inputs), frame by frame, at the frames' own size.
+
+    Args:
+        predictor: as `predict_sources`.
+        inputs: frames as `open_sources` finds them: a folder, video files, a pattern, a list.
+        output_folder: as `predict_sources`.
+        settings: as `predict_sources`.
+        outputs: as `predict_sources`.
+        on_error: as `predict_sources`.
+        overwrite: as `predict_sources`.
+
+    Returns:
+        Number of frames predicted now.
+
+    Raises:
+        DataError, ValueError, OSError: as `open_sources` and `predict_sources`.
+    """
+    sources = open_sources(inputs)
+    return predict_sources(
+        predictor,
+        sources,
+        output_folder,
+        settings=settings,
+        outputs=outputs,
+        on_error=on_error,
+        overwrite=overwrite,
+    )
+
+
+def predict_sources(
+    predictor: VideoPredictor,
+    sources: Sequence[FrameSource],
+    output_folder: str | Path,
+    *,
+    settings: Mapping[str, Any],
+    outputs: OutputSettings | None = None,
+    on_error: str = "stop",
+    overwrite: bool = False,
+) -> int:
+    """Predicts every source, frame by frame, at the frames' own size.
 
     Finished sequences of an earlier run with the same settings are kept; one that is unfinished, or of which a map is
-    missing, starts over, so that its ids and bits are those of an uninterrupted run.
+    missing, starts over, so that its ids and bits are those of an uninterrupted run. A frame that is skipped gets no
+    map, and the predictor does not see it: its past maps, and with them the ids of objects, wait for the next frame.
 
     Args:
         predictor: makes the maps; reset at the start of every sequence.
-        input_folder: frames as `list_sequences` finds them.
+        sources: the videos, of different names.
         output_folder: made if missing.
         settings: what decides the result (checkpoint, steps, seed), JSON-able; recorded and compared.
-        animation: of the overview; None takes the defaults.
+        outputs: what is written beside the maps; None takes the defaults.
+        on_error: "stop" at a frame that cannot be read, or "skip" it and say so. A run that stops at errors predicts
+            sequences anew that an earlier one has finished with frames skipped.
         overwrite: predict every sequence anew, whatever the output folder holds.
 
     Returns:
         Number of frames predicted now.
 
     Raises:
-        DataError: no frames, an unreadable frame, frames of several sizes in a sequence, two frames of one name.
-        ValueError: the output folder holds results of other settings, or lies in the input folder.
+        DataError: an unreadable frame, frames of several sizes in a sequence, two frames of one name, a sequence
+            without a readable frame.
+        ValueError: the output folder holds results of other settings, or lies in a folder of frames.
         OSError: the output folder cannot be written.
     """
-    animation, output = animation or AnimationSettings(), Path(output_folder)
-    _check_apart(Path(input_folder), output)
-    sequences = list_sequences(input_folder)
-    for sequence in sequences:
-        _check_names(sequence)
-    record = _open_record(output, settings, overwrite=overwrite)
-    waiting = [s for s in sequences if not _is_finished(s, output, record)]
-    if skipped := len(sequences) - len(waiting):
-        logger.info("%s: %d of %d sequences are finished already", output_folder, skipped, len(sequences))
-    with tqdm(total=sum(map(len, waiting)), unit="frame", dynamic_ncols=True, disable=None) as bar:
-        for sequence in waiting:
-            _predict_sequence(predictor, sequence, output, animation=animation, bar=bar)
-            record["finished"] = sorted({*record["finished"], sequence.sequence_id}, key=natural_key)
-            _write_record(output, record)
-    return sum(map(len, waiting))
+    if on_error not in ON_ERROR:
+        raise ValueError(f"on_error: expected one of {', '.join(ON_ERROR)}, got {on_error!r}")
+    outputs, output = outputs or OutputSettings(), Path(output_folder)
+    for source in sources:
+        _check_apart(source.folder, output)
+        _check_names(source)
+    record = RunRecord.open(output, settings, predictor.model.label_spec, overwrite=overwrite)
+    waiting = [s for s in sources if not record.is_finished(s, skipping=on_error == "skip")]
+    if kept := len(sources) - len(waiting):
+        logger.info("%s: %d of %d sequences are finished already", output_folder, kept, len(sources))
+    count = 0
+    with tqdm(total=sum(len(s.names) for s in waiting), unit="frame", dynamic_ncols=True, disable=None) as bar:
+        for source in waiting:
+            skipped = _predict_source(predictor, source, output, outputs=outputs, on_error=on_error, bar=bar)
+            record.finish(source.sequence_id, skipped)
+            count += len(source.names) - len(skipped)
+    return count
 
 
-def _predict_sequence(
-    predictor: VideoPredictor, sequence: FrameSequence, output: Path, *, animation: AnimationSettings, bar: Any
-) -> None:
-    spec, name = predictor.model.label_spec, sequence.sequence_id
+def _predict_source(
+    predictor: VideoPredictor, source: FrameSource, output: Path, *, outputs: OutputSettings, on_error: str, bar: Any
+) -> list[str]:
+    """Names of the frames that were skipped."""
+    spec, name, total, skipped = predictor.model.label_spec, source.sequence_id, len(source.names), []
+    if isinstance(source, VideoSource) and source.video.varies:
+        logger.info("%s: the frame rate varies; animations play at the mean, %.2f", source.video.path, source.fps)
     predictor.reset()
-    with ExitStack() as stack:
-        film = None
-        if animation.suffix:
-            path = output / "overview" / f"{name}{animation.suffix}"
-            film = _Film(stack.enter_context(AnimationWriter(path, fps=animation.fps)), animation)
-        for path in sequence.paths:
-            frame = read_image(path)
-            result = _step(predictor, frame, path)
-            _write_result(output, name, path.stem, frame, result, spec)
-            if film is not None:
-                film.add(frame, result, spec)
+    with ResultFiles(output, name, spec, outputs, num_frames=total, fps=source.fps) as files:
+        for index, frame in enumerate(source.read()):
+            if frame.image is not None:
+                files.add(index, frame.name, frame.image, _step(predictor, frame.image, frame))
+            elif on_error == "stop":
+                raise DataError(frame.error)
+            else:
+                logger.warning("%s; skipped", frame.error)
+                files.drop(frame.name)
+                skipped.append(frame.name)
             bar.set_postfix_str(name)
             bar.update()
-        if film is not None and film.count < len(sequence):
-            logger.info("%s: shows the first %d of %d frames", film.writer.path, film.count, len(sequence))
+        if len(skipped) == total:
+            raise DataError(f"{name}: expected at least one readable frame, found none in {total}")
+    if files.film is not None and files.film.count < total - len(skipped):
+        logger.info("%s: shows the first %d of %d frames", files.film.writer.path, files.film.count, total)
+    return skipped
 
 
-class _Film:
-    """The overview pictures of one sequence: as high as the first one, as many as there is room for."""
-
-    def __init__(self, writer: AnimationWriter, settings: AnimationSettings) -> None:
-        self.writer, self.settings = writer, settings
-        self.count, self.room, self.height = 0, 1, 0
-
-    def add(self, frame: np.ndarray, result: PanopticMap, spec: LabelSpec) -> None:
-        if self.count >= self.room:
-            return
-        picture = overview(frame, result.class_map, result.instance_map, spec)
-        if self.count == 0:
-            self.room, self.height = self.settings.room_for(picture), len(picture)
-        missing = max(0, self.height - len(picture))  # a longer list of classes makes a picture higher
-        picture = np.pad(picture[: self.height], ((0, missing), (0, 0), (0, 0)), constant_values=255)
-        self.writer.add(picture)
-        self.count += 1
-
-
-def _step(predictor: VideoPredictor, frame: np.ndarray, path: Path) -> PanopticMap:
-    if predictor.frame_size not in (None, frame.shape):
+def _step(predictor: VideoPredictor, image: np.ndarray, frame: SourceFrame) -> PanopticMap:
+    if predictor.frame_size not in (None, image.shape):
         assert predictor.frame_size is not None
-        size, expected = "x".join(map(str, frame.shape[:2])), "x".join(map(str, predictor.frame_size[:2]))
-        raise DataError(f"{path}: expected {expected} pixels (height x width) as the frames before it, found {size}")
-    return predictor.step(frame)
-
-
-def _write_result(
-    output: Path, sequence_id: str, stem: str, frame: np.ndarray, result: PanopticMap, spec: LabelSpec
-) -> None:
-    name = f"{sequence_id}/{stem}.png"
-    write_kitti_step(output / "panoptic" / name, result.class_map, result.instance_map)
-    write_image(output / "overlay" / name, overlay(frame, result.class_map, result.instance_map, spec))
-
-
-def _check_names(sequence: FrameSequence) -> None:
-    stem, count = Counter(p.stem for p in sequence.paths).most_common(1)[0]
-    if count > 1:
-        raise DataError(f"{sequence.paths[0].parent}: expected one frame per name, found {count} called {stem}")
-
-
-def _check_apart(input_folder: Path, output: Path) -> None:
-    if output.resolve().is_relative_to(input_folder.resolve()):
-        raise ValueError(f"{output}: expected an output folder outside of the input folder {input_folder}")
-
-
-def _is_finished(sequence: FrameSequence, output: Path, record: Mapping[str, Any]) -> bool:
-    maps = output / "panoptic" / sequence.sequence_id
-    return sequence.sequence_id in record["finished"] and all(
-        (maps / f"{p.stem}.png").is_file() for p in sequence.paths
-    )
-
-
-def _open_record(output: Path, settings: Mapping[str, Any], *, overwrite: bool) -> dict[str, Any]:
-    path, values = output / RECORD, json.loads(json.dumps(settings))
-    if overwrite or not path.exists():
-        record = {"settings": values, "finished": []}
-        _write_record(output, record)
-        return record
-    try:
-        record = json.loads(path.read_text())
-        old, _ = dict(record["settings"]), list(record["finished"])
-    except (ValueError, KeyError, TypeError):
-        raise ValueError(f"{path}: not readable as the record of an earlier run; remove it to start over") from None
-    differing = [f"{k} {old.get(k)} -> {values.get(k)}" for k in sorted({*old, *values}) if old.get(k) != values.get(k)]
-    if differing:
-        raise ValueError(
-            f"{output}: holds results of other settings ({', '.join(differing)}); choose another output folder or "
-            "pass --overwrite"
+        size, expected = "x".join(map(str, image.shape[:2])), "x".join(map(str, predictor.frame_size[:2]))
+        raise DataError(
+            f"{frame.where}: expected {expected} pixels (height x width) as the frames before it, found {size}"
         )
-    return record
+    return predictor.step(image)
 
 
-def _write_record(output: Path, record: Mapping[str, Any]) -> None:
-    write_bytes(output / RECORD, json.dumps(record, indent=2).encode())
+def _check_names(source: FrameSource) -> None:
+    name, count = Counter(source.names).most_common(1)[0]
+    if count > 1:
+        where = source.folder or source.sequence_id
+        raise DataError(f"{where}: expected one frame per name, found {count} called {name}")
+
+
+def _check_apart(folder: Path | None, output: Path) -> None:
+    if folder is not None and output.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(f"{output}: expected an output folder outside of the input folder {folder}")

@@ -79,7 +79,7 @@ def list_sequences(input_folder: str | os.PathLike[str]) -> list[FrameSequence]:
         raise DataError(f"{root}: expected a folder of frames, found {'a file' if root.exists() else 'nothing'}")
     found: dict[str, list[Path]] = {}
     for folder, paths in _image_folders(root):
-        for name, group in _split_folder(paths).items():
+        for name, group in split_by_name(paths).items():
             parts = [*folder.relative_to(root).parts, *([name] if name != folder.name else [])]
             key = "/".join(filter(None, parts)) or root.resolve().name or "frames"
             if key in found:
@@ -128,7 +128,8 @@ def _image_folders(root: Path) -> Iterator[tuple[Path, list[Path]]]:
         waiting.extend(list_folders(folder))
 
 
-def _split_folder(paths: list[Path]) -> dict[str, list[Path]]:
+def split_by_name(paths: list[Path]) -> dict[str, list[Path]]:
+    """The frames of one folder by the prefix of Cityscapes' names; "" where none has one, else others are left out."""
     groups: dict[str, list[Path]] = {}
     for path in paths:
         if match := _CITYSCAPES_VPS_NAME.fullmatch(path.stem) or _CITYSCAPES_NAME.fullmatch(path.stem):
