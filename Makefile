@@ -37,12 +37,14 @@ demo: $(READY)  ## a synthetic clip -> panoptic maps, an animation and scores, w
 	rm -rf $(DEMO)
 	$(RUN) -m pix2seq_d.data.synthetic --output $(DEMO)/data --split val --num_sequences 1 --num_frames 36 \
 		--height 96 --width 320 --seed 0 --difficulty default
-	$(RUN) inference.py --input_folder $(DEMO)/data/images/val --output_folder $(DEMO) --checkpoint $(WEIGHTS)
+	$(RUN) inference.py --input_folder $(DEMO)/data/images/val --output_folder $(DEMO) --checkpoint $(WEIGHTS) \
+		--confidence
 	$(RUN) evaluate.py --predictions $(DEMO)/panoptic --ground_truth $(DEMO)/data/panoptic_maps/val \
 		--label_spec kitti-step --output $(DEMO)/metrics.json
+	$(RUN) -m pix2seq_d report --predictions $(DEMO) --metrics $(DEMO)/metrics.json
 	@echo
-	@echo "Look at $(DEMO)/overview (animation), $(DEMO)/overlay (frames), $(DEMO)/panoptic (maps)" \
-		"and $(DEMO)/metrics.json (scores)."
+	@echo "Look at $(DEMO)/report.html (all of it, in a browser), $(DEMO)/overview (animation)," \
+		"$(DEMO)/overlay (frames), $(DEMO)/panoptic (maps) and $(DEMO)/metrics.json (scores)."
 
 test: $(READY)  ## the tests: CPU, no network
 	$(RUN) -m pytest

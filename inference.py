@@ -1,4 +1,4 @@
-"""Predicts panoptic maps for a folder of frames; every subfolder is a video of its own, read in natural order."""
+"""Predicts panoptic maps for folders of frames, videos, patterns or lists; every subfolder is a video of its own."""
 
 import argparse
 import sys

@@ -28,7 +28,7 @@ from pix2seq_d.labels import LABEL_SPECS, LabelSpec
 from pix2seq_d.models.pix2seq_d import WEIGHTS_NAME, Pix2SeqD
 from pix2seq_d.pipeline import Pix2SeqDPipeline
 from pix2seq_d.predict import ON_ERROR, predict_sources
-from pix2seq_d.report.build import write_report
+from pix2seq_d.report.write import write_report
 from pix2seq_d.result_files import AnimationSettings, OutputSettings
 
 logger = logging.getLogger(__name__)

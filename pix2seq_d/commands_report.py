@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pix2seq_d.commands import named_label_spec
 from pix2seq_d.data.sources import open_sources
-from pix2seq_d.report.build import write_report
+from pix2seq_d.report.write import write_report
 from pix2seq_d.run_record import RunRecord
 
 logger = logging.getLogger(__name__)

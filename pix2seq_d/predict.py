@@ -130,7 +130,8 @@ def _predict_source(
     with ResultFiles(output, name, spec, outputs, num_frames=total, fps=source.fps) as files:
         for index, frame in enumerate(source.read()):
             if frame.image is not None:
-                files.add(index, frame.name, frame.image, _step(predictor, frame.image, frame))
+                result = _step(predictor, frame.image, frame)
+                files.add(index, frame.name, frame.image, result)
             elif on_error == "stop":
                 raise DataError(frame.error)
             else:

@@ -14,7 +14,7 @@ import numpy as np
 from pix2seq_d.animation import MAX_HELD_BYTES, AnimationWriter
 from pix2seq_d.data.formats import write_image, write_kitti_step, write_png
 from pix2seq_d.labels import LabelSpec
-from pix2seq_d.pictures import captioned, grid, resize_picture
+from pix2seq_d.pictures import captioned, grid, resize_picture, save_picture
 from pix2seq_d.video.tracker import PanopticMap
 from pix2seq_d.visualize import overlay, overview
 
@@ -141,7 +141,7 @@ class ResultFiles:
     ) -> None:
         self._stack.__exit__(kind, error, trace)
         if error is None and self.sheet.cells:
-            write_image(self.output / "contact_sheet" / f"{self.sequence_id}.png", self.sheet.picture())
+            save_picture(self.output / "contact_sheet" / f"{self.sequence_id}.png", self.sheet.picture())
 
 
 class _Film:

@@ -114,7 +114,9 @@ def test_an_unknown_command(capsys: Capture) -> None:
     assert "invalid choice: 'segment'" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["download", "check", "train", "pretrain", "infer", "evaluate", "export", "save"])
+@pytest.mark.parametrize(
+    "command", ["download", "check", "train", "pretrain", "infer", "evaluate", "report", "export", "save"]
+)
 def test_every_command_has_help(command: str, capsys: Capture) -> None:
     with pytest.raises(SystemExit) as end:
         entry.main([command, "--help"])

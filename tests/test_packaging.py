@@ -124,7 +124,7 @@ def test_dev_covers_what_the_tests_import() -> None:
 
 
 def test_extras_and_ranges() -> None:
-    assert set(PROJECT["optional-dependencies"]) == {"video", "notebook", "dev"}
+    assert set(PROJECT["optional-dependencies"]) == {"video", "browser", "notebook", "dev"}
     for requirement in [*PROJECT["dependencies"], *chain(*PROJECT["optional-dependencies"].values())]:
         assert [s.operator for s in Requirement(requirement).specifier] == [">="], f"{requirement}: a floor, no cap"
     assert not {"torchvision", "timm"} & _names(PROJECT["dependencies"])
@@ -193,7 +193,8 @@ def test_wheel_holds_the_package_and_nothing_else(tmp_path: Path) -> None:
         names = set(archive.namelist())
         metadata = archive.read(next(name for name in names if name.endswith("METADATA"))).decode()
     package = {name for name in names if ".dist-info/" not in name}
-    assert package == {p.relative_to(ROOT).as_posix() for p in (ROOT / "pix2seq_d").rglob("*.py")} | {
+    page = {f"pix2seq_d/report/page.{suffix}" for suffix in ("html", "css", "js")}
+    assert package == {p.relative_to(ROOT).as_posix() for p in (ROOT / "pix2seq_d").rglob("*.py")} | page | {
         "pix2seq_d/py.typed"
     }
     assert any(name.endswith("licenses/LICENSE") for name in names)

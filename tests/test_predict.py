@@ -14,44 +14,22 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from predict_runs import SIZES, picture, refused, run, write_frames, written
 
-from pix2seq_d import predict
+from pix2seq_d import result_files
 from pix2seq_d.data import formats
 from pix2seq_d.data.formats import DataError, read_image, read_kitti_step, write_image
 from pix2seq_d.models.pix2seq_d import Pix2SeqD
-from pix2seq_d.predict import AnimationSettings, predict_folder
+from pix2seq_d.result_files import AnimationSettings
 from pix2seq_d.video.tracker import PanopticMap, VideoPredictor
 from pix2seq_d.visualize import overview
 
 Build = Callable[..., Pix2SeqD]
-QUIET = AnimationSettings("")
-SIZES = {"a": (40, 70), "b": (33, 90)}  # of the frames; the model's is 32x64
-
-
-def write_frames(folder: Path, count: int = 3) -> Path:
-    """Two videos of different size, `count` frames each, 8.png ... 10.png: natural order is not that of names."""
-    for name, size in SIZES.items():
-        for k in range(count):
-            write_image(folder / name / f"{8 + k}.png", picture(size, seed=k))
-    return folder
-
-
-def picture(size: tuple[int, int], *, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8)
 
 
 @pytest.fixture
 def predictor(tiny_model: Build) -> VideoPredictor:
     return VideoPredictor(tiny_model(), num_steps=2, num_steps_next=1)
-
-
-def run(predictor: Any, source: Path, target: Path, *, animation: AnimationSettings = QUIET, **options: Any) -> int:
-    settings = options.pop("settings", {"steps": 2})
-    return predict_folder(predictor, source, target, settings=settings, animation=animation, **options)
-
-
-def written(folder: Path) -> dict[str, bytes]:
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
 # what is written
@@ -69,7 +47,13 @@ def test_files_and_sizes(predictor: VideoPredictor, tmp_path: Path) -> None:
         predictor.model.label_spec.check_class_ids(class_map)
         assert read_image(tmp_path / "out" / "overlay" / sequence / "10.png").shape == (*size, 3)
     record = json.loads((tmp_path / "out" / "inference.json").read_text())
-    assert record == {"settings": {"steps": 2}, "finished": ["a", "b"]}
+    spec = predictor.model.label_spec.to_dict()
+    assert record == {
+        "settings": {"steps": 2},
+        "label_spec": json.loads(json.dumps(spec)),
+        "finished": ["a", "b"],
+        "skipped": {},
+    }
 
 
 def test_maps_are_those_of_the_predictor_in_natural_order(predictor: VideoPredictor, tmp_path: Path) -> None:
@@ -200,13 +184,6 @@ def test_a_record_that_cannot_be_read(predictor: VideoPredictor, tmp_path: Path,
 # what stops it
 
 
-def refused(predictor: VideoPredictor, source: Path, target: Path) -> str:
-    with pytest.raises((ValueError, OSError)) as caught:
-        run(predictor, source, target)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
 @pytest.mark.parametrize("kind", ["empty", "missing", "file", "no pictures"])
 def test_no_frames(predictor: VideoPredictor, tmp_path: Path, kind: str) -> None:
     source = tmp_path / "in"
@@ -298,20 +275,10 @@ def test_an_animation_ends_where_it_would_not_fit_in_memory(
     run(predictor, frames, tmp_path / "out", animation=AnimationSettings())
     count, (width, height) = frames_of(tmp_path / "out" / "overview" / "a.gif")
     assert count == 4
-    monkeypatch.setattr(predict, "MAX_HELD_BYTES", 3 * width * height - 1)
+    monkeypatch.setattr(result_files, "MAX_HELD_BYTES", 3 * width * height - 1)
     run(predictor, frames, tmp_path / "less", animation=AnimationSettings())
     assert frames_of(tmp_path / "less" / "overview" / "a.gif") == (2, (width, height))
     assert len(written(tmp_path / "less" / "panoptic")) == 8
-
-
-def test_room_for_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(predict, "MAX_HELD_BYTES", 1000)
-    small, large = np.zeros((4, 5, 3), np.uint8), np.zeros((100, 100, 3), np.uint8)
-    assert AnimationSettings(".gif").room_for(small) == 50
-    assert AnimationSettings(".webp").room_for(small) == 16
-    assert AnimationSettings(".mp4", max_frames=7).room_for(large) == 7
-    assert AnimationSettings(".gif", max_frames=7).room_for(small) == 7
-    assert AnimationSettings(".gif").room_for(large) == 1
 
 
 class Growing:

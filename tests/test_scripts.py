@@ -274,7 +274,9 @@ def test_an_input_folder_that_is_none(call: Call, data: Path, model: Path, place
     if place == "file":
         (data / "images").write_text("x")
     assert inference(call, data, model) == 1
-    assert error(capsys) == f"--input_folder: {data / 'images'} is not a folder"
+    assert error(capsys).startswith(
+        f"{data / 'images'}: expected a folder, a video, an image, a list (.txt) or a pattern"
+    )
 
 
 def test_ctrl_c_during_inference(
@@ -283,7 +285,7 @@ def test_ctrl_c_during_inference(
     def interrupted(*arguments: object, **options: object) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(commands, "predict_folder", interrupted)
+    monkeypatch.setattr(commands, "predict_sources", interrupted)
     assert inference(call, data, model) == 130
     assert capsys.readouterr().err.endswith("interrupted\n")
 

@@ -1,4 +1,4 @@
-"""Where frames to predict come from: folders, image files, patterns, lists and video files, all read one frame at a time."""
+"""Where frames to predict come from: folders, image files, patterns, lists and video files, read one at a time."""
 
 from __future__ import annotations
 

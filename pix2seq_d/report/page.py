@@ -1,7 +1,7 @@
 """The page of a report: text and data put into it so that nothing in them can become code, and its tables of scores.
 
-Data stand in JSON blocks without a "<"; the policy of the page runs the one script that it is written with, by its hash,
-and loads nothing from anywhere.
+Data stand in JSON blocks without a "<"; the policy of the page runs the one script that it is written with, by its
+hash, and loads nothing from anywhere.
 """
 
 from __future__ import annotations

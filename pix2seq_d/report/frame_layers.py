@@ -1,4 +1,4 @@
-"""The layers of a report: small pictures of one frame as data URIs that lie on each other, and its table of segments."""
+"""The layers of a report: small pictures of a frame as data URIs that lie on each other, and its table of segments."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from pix2seq_d.data.formats import DataError, read_kitti_step
 from pix2seq_d.data.sources import FrameSource, SourceFrame
 from pix2seq_d.labels import LabelSpec
 from pix2seq_d.pictures import replacing
-from pix2seq_d.report.layers import (
+from pix2seq_d.report.frame_layers import (
     HEAT_LAYERS,
     MAP_LAYERS,
     HeatLayer,

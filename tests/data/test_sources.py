@@ -1,0 +1,142 @@
+"""What inputs name: folders, files, patterns, lists and videos as sequences of frames."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from videos import damage, write_video
+
+from pix2seq_d.data.formats import DataError, write_image
+from pix2seq_d.data.sources import FrameSource, open_sources
+
+
+def write(*paths: Path) -> None:
+    """Images of one colour each, in the order of the arguments."""
+    for k, path in enumerate(paths):
+        write_image(path, np.full((2, 3, 3), k, np.uint8))
+
+
+def described(sources: list[FrameSource]) -> dict[str, list[str]]:
+    return {source.sequence_id: list(source.names) for source in sources}
+
+
+def refused(inputs: object) -> str:
+    with pytest.raises(DataError) as caught:
+        open_sources(inputs)  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_folder(tmp_path: Path) -> None:
+    write(tmp_path / "b/10.png", tmp_path / "b/9.png", tmp_path / "a/x.jpg")
+    sources = open_sources(tmp_path)
+    assert described(sources) == {"a": ["x"], "b": ["9", "10"]}
+    assert {source.folder for source in sources} == {tmp_path}
+    assert sources[0].fps is None
+
+
+def test_files_of_one_folder_are_a_sequence_in_natural_order(tmp_path: Path) -> None:
+    write(*(tmp_path / "clip" / f"{k}.png" for k in (10, 9, 8)))
+    files = [tmp_path / "clip" / f"{k}.png" for k in (10, 8, 9, 8)]  # as a shell sorts them; one twice
+    assert described(open_sources(files)) == {"clip": ["8", "9", "10"]}
+    assert open_sources(files)[0].folder == tmp_path / "clip"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("*/1*.png", {"a": ["1", "10"], "b": ["1"]}),
+        ("a/*", {"a": ["1", "2", "10"]}),
+        ("**/2.png", {"a": ["2"]}),
+        ("[ab]", {"a": ["1", "2", "10"], "b": ["1"]}),  # folders
+        ("deep/*/cam", {"deep/x/cam": ["7"], "deep/y/cam": ["7"]}),
+        ("deep/*/cam/*.png", {"x/cam": ["7"], "y/cam": ["7"]}),
+    ],
+)
+def test_patterns(tmp_path: Path, pattern: str, expected: dict[str, list[str]]) -> None:
+    write(*(tmp_path / f"{name}.png" for name in ("a/10", "a/2", "a/1", "b/1", "deep/x/cam/7", "deep/y/cam/7")))
+    (tmp_path / "a" / "notes.md").write_text("not a frame")
+    if pattern == "deep/*/cam":
+        assert "different names, found 'cam' twice" in refused(str(tmp_path / pattern))
+        return
+    assert described(open_sources(str(tmp_path / pattern))) == expected
+
+
+def test_cityscapes_names_part_a_folder(tmp_path: Path) -> None:
+    names = ["ulm_000001_000018", "ulm_000001_000019", "ulm_000002_000019"]
+    write(*(tmp_path / "ulm" / f"{name}_leftImg8bit.png" for name in names))
+    sources = open_sources(str(tmp_path / "ulm/*.png"))
+    assert {key: len(frames) for key, frames in described(sources).items()} == {"ulm_000001": 2, "ulm_000002": 1}
+    assert described(sources) == described(open_sources(tmp_path / "ulm"))
+    write(tmp_path / "ulm" / "other.png")
+    assert "expected frames named alike" in refused(str(tmp_path / "ulm/*.png"))
+
+
+def test_a_name_with_brackets_is_no_pattern(tmp_path: Path) -> None:
+    write(tmp_path / "clip[1]" / "0.png")
+    assert described(open_sources(str(tmp_path / "clip[1]"))) == {"clip[1]": ["0"]}
+
+
+def test_a_list_keeps_its_order(tmp_path: Path) -> None:
+    write(tmp_path / "a/1.png", tmp_path / "a/2.png", tmp_path / "b/1.png")
+    (tmp_path / "list.txt").write_text(f"# frames\na/2.png\n\nb/1.png\n  {tmp_path}/a/1.png  \n")
+    sources = open_sources(tmp_path / "list.txt")
+    assert described(sources) == {"a": ["2", "1"], "b": ["1"]}
+    assert [int(f.image[0, 0, 0]) for f in sources[0].read() if f.image is not None] == [1, 0]
+
+
+def test_lists_that_are_wrong(tmp_path: Path) -> None:
+    path = tmp_path / "list.txt"
+    for text, message in (
+        ("", "expected the path of an image or a video on each line, found none"),
+        ("\n#a\nx.png\n", "line 3: expected a file, found no "),
+        ("notes.md\n", "line 1: expected an image or a video file, got 'notes.md'"),
+    ):
+        path.write_text(text)
+        assert message in refused(path)
+    path.write_bytes(b"\xff\xfe\x00")
+    assert "list.txt: expected a readable list of files" in refused(path)
+
+
+def test_a_video_file(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "street.mp4", 3)
+    (source,) = open_sources(path)
+    assert (source.sequence_id, list(source.names)) == ("street", ["000000", "000001", "000002"])
+    assert (source.fps, source.folder) == (25, None)
+    assert [frame.name for frame in source.read({"000001"})] == ["000001"]
+    (tmp_path / "list.txt").write_text("street.mp4\n")
+    for inputs in (str(tmp_path / "*.mp4"), tmp_path / "list.txt", [str(path)]):
+        assert described(open_sources(inputs)) == {"street": ["000000", "000001", "000002"]}
+
+
+def test_frames_that_cannot_be_read(tmp_path: Path) -> None:
+    write(tmp_path / "a/1.png", tmp_path / "a/2.png")
+    (tmp_path / "a/1.png").write_text("x")
+    one, two = open_sources(tmp_path / "a")[0].read()
+    assert (one.name, one.image) == ("1", None)
+    assert one.error.startswith(f"{tmp_path}/a/1.png: expected a PNG")
+    assert (two.name, two.where, two.error) == ("2", f"{tmp_path}/a/2.png", "")
+    path = write_video(tmp_path / "v.avi", 3, codec="mjpeg", pix_fmt="yuvj420p")
+    damage(path, 1)
+    frames = list(open_sources(path)[0].read())
+    assert [f.image is None for f in frames] == [False, True, False]
+    assert frames[1].error.startswith(f"{path}, frame 1 at 0.04 s: expected a readable frame (")
+
+
+def test_two_sequences_of_one_name(tmp_path: Path) -> None:
+    write(tmp_path / "x/a/1.png", tmp_path / "y/a/1.png")
+    assert "different names, found 'a' twice" in refused([tmp_path / "x", tmp_path / "y"])
+
+
+@pytest.mark.parametrize("name", ["missing", "missing.mp4", "*.png", "notes.md"])
+def test_inputs_that_are_nothing(tmp_path: Path, name: str) -> None:
+    (tmp_path / "notes.md").write_text("x")
+    message = refused(str(tmp_path / name))
+    assert message.startswith(str(tmp_path / name))
+    assert message.endswith({"notes.md": "found another file", "*.png": "found none"}.get(name, "found nothing"))
+
+
+def test_no_input() -> None:
+    assert "got nothing" in refused([])

@@ -1,0 +1,109 @@
+"""The files of one sequence: names, sizes, rates, the contact sheet, and what is left out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pix2seq_d import result_files
+from pix2seq_d.data.formats import read_image, read_png
+from pix2seq_d.labels import get_label_spec
+from pix2seq_d.result_files import AnimationSettings, OutputSettings, ResultFiles
+from pix2seq_d.video.tracker import PanopticMap
+
+SPEC = get_label_spec("kitti-step")
+SIZE = (30, 40)
+STILL = AnimationSettings("")
+
+
+def result(confidence: float = 0.5) -> PanopticMap:
+    return PanopticMap(np.zeros(SIZE, np.uint8), np.zeros(SIZE, np.int32), np.full(SIZE, confidence, np.float32))
+
+
+def write_all(files: ResultFiles, frames: list[np.ndarray]) -> None:
+    with files:
+        for k, frame in enumerate(frames):
+            files.add(k, f"{k:02d}", frame, result())
+
+
+def write(output: Path, settings: OutputSettings, *, count: int, fps: float | None = None) -> set[str]:
+    frames = [np.full((*SIZE, 3), 9 * k, np.uint8) for k in range(count)]
+    write_all(ResultFiles(output, "v", SPEC, settings, num_frames=count, fps=fps), frames)
+    return {p.relative_to(output).as_posix() for p in output.rglob("*") if p.is_file()}
+
+
+def test_only_what_is_asked_for(tmp_path: Path) -> None:
+    assert write(tmp_path / "a", OutputSettings(STILL), count=1) == {"panoptic/v/00.png", "overlay/v/00.png"}
+    everything = OutputSettings(AnimationSettings(".webp", shows="overlay"), contact_sheet=1, confidence=True)
+    assert write(tmp_path / "b", everything, count=1) == {
+        *(f"{kind}/v/00.png" for kind in ("panoptic", "overlay", "confidence")),
+        "overlay/v.webp",
+        "contact_sheet/v.png",
+    }
+
+
+def test_confidence_is_written_in_255ths(tmp_path: Path) -> None:
+    write(tmp_path, OutputSettings(STILL, confidence=True), count=1)
+    assert (read_png(tmp_path / "confidence/v/00.png", kinds=("greyscale",)) == 128).all()  # 127.5, to even
+
+
+def test_contact_sheet_of_evenly_spaced_frames(tmp_path: Path) -> None:
+    """Four of 10 frames, 0 3 6 9, in two columns: 2 x 40 wide and 2 x (21 caption + 30) high, with gaps of 8."""
+    files = ResultFiles(tmp_path, "v", SPEC, OutputSettings(STILL, contact_sheet=4), num_frames=10)
+    assert files.sheet.places == {0, 3, 6, 9}
+    write(tmp_path, OutputSettings(STILL, contact_sheet=4), count=10)
+    assert read_image(tmp_path / "contact_sheet/v.png").shape == (3 * 8 + 2 * (21 + 30), 3 * 8 + 2 * 40, 3)
+
+
+def test_a_sheet_shows_what_there_is(tmp_path: Path) -> None:
+    assert "contact_sheet/v.png" in write(tmp_path, OutputSettings(STILL, contact_sheet=9), count=2)
+
+
+def test_pictures_of_a_sheet_are_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(result_files, "SHEET_WIDTH", 20)
+    write(tmp_path, OutputSettings(STILL, contact_sheet=1), count=1)
+    assert read_image(tmp_path / "contact_sheet/v.png").shape == (2 * 8 + 21 + 15, 2 * 8 + 20, 3)
+
+
+def test_a_failure_leaves_neither_animation_nor_sheet(tmp_path: Path) -> None:
+    settings = OutputSettings(contact_sheet=2)
+    frames = [np.zeros((*SIZE, 3), np.uint8), np.zeros((9, 9, 3), np.uint8)]
+    with pytest.raises(ValueError, match="frame: expected the size"):
+        write_all(ResultFiles(tmp_path, "v", SPEC, settings, num_frames=2), frames)
+    assert {p.name for p in tmp_path.rglob("*") if p.is_file()} == {"00.png", "01.png"}
+    assert not (tmp_path / "contact_sheet").exists()
+    assert not list((tmp_path / "overview").iterdir())
+
+
+def test_dropping_a_frame(tmp_path: Path) -> None:
+    write(tmp_path, OutputSettings(STILL, confidence=True), count=1)
+    ResultFiles(tmp_path, "v", SPEC, OutputSettings(STILL), num_frames=1).drop("00")
+    assert not [p for p in tmp_path.rglob("*") if p.is_file()]
+
+
+def test_rates() -> None:
+    assert [AnimationSettings(suffix).rate(None) for suffix in (".gif", ".mp4")] == [10, 10]
+    assert AnimationSettings(".gif").rate(25) == AnimationSettings(".mp4").rate(25) == 25
+    assert (AnimationSettings(".gif").rate(120), AnimationSettings(".mp4").rate(120)) == (50, 120)
+    assert AnimationSettings(".gif", fps=5).rate(25) == 5
+
+
+def test_room_for_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(result_files, "MAX_HELD_BYTES", 1000)
+    small, large = np.zeros((4, 5, 3), np.uint8), np.zeros((100, 100, 3), np.uint8)
+    assert AnimationSettings(".gif").room_for(small) == 50
+    assert AnimationSettings(".webp").room_for(small) == 16
+    assert AnimationSettings(".mp4", max_frames=7).room_for(large) == 7
+    assert AnimationSettings(".mp4").room_for(large) > 10**9
+    assert AnimationSettings(".gif", max_frames=7).room_for(small) == 7
+    assert AnimationSettings(".gif").room_for(large) == 1
+    assert AnimationSettings(".gif").room_for(np.zeros((1, 1, 3), np.uint8)) == 200
+
+
+def test_argument_errors() -> None:
+    with pytest.raises(ValueError, match="shows: expected overview or overlay, got 'frame'"):
+        AnimationSettings(shows="frame")
+    with pytest.raises(ValueError, match="contact_sheet: expected at least 0 frames, got -1"):
+        OutputSettings(contact_sheet=-1)
