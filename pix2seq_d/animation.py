@@ -158,6 +158,9 @@ class _VideoEncoder:
         self.container = av.open(str(partial), "w", format="mp4", options={"movflags": "+faststart"})
         self.stream = self.container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
         self.stream.pix_fmt = "yuv420p"
+        self.stream.codec_context.colorspace = (
+            5  # BT.601, which the pictures become; players guess BT.709 for tall ones
+        )
         self.stream.options = {"crf": "18"}
         self.started = False
 

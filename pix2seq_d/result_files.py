@@ -19,7 +19,7 @@ from pix2seq_d.video.tracker import PanopticMap
 from pix2seq_d.visualize import overlay, overview
 
 DEFAULT_FPS = 10.0  # of frames that come without a rate
-FASTEST_GIF = 50.0  # browsers slow down what is faster
+FASTEST = {".gif": 50.0, ".webp": 50.0, ".mp4": 1000.0}  # browsers slow down faster GIFs; files may claim any rate
 SHEET_WIDTH = 320  # of a picture of the contact sheet
 
 
@@ -53,8 +53,9 @@ class AnimationSettings:
 
     def rate(self, source: float | None) -> float:
         """Frames a second for a source of that rate."""
-        fps = self.fps or source or DEFAULT_FPS
-        return min(fps, FASTEST_GIF) if self.suffix != ".mp4" and self.fps is None else fps
+        if self.fps is not None:
+            return self.fps
+        return min(source or DEFAULT_FPS, FASTEST.get(self.suffix, math.inf))
 
 
 @dataclass(frozen=True)

@@ -81,6 +81,7 @@ def test_mp4_round_trip(tmp_path: Path, height: int, width: int) -> None:
     save_animation(tmp_path / "a.mp4", pictures(7, height, width), fps=25)
     with av.open(str(tmp_path / "a.mp4")) as container:
         assert container.streams.video[0].average_rate == 25
+        assert container.streams.video[0].codec_context.colorspace == 5  # BT.601
         shown = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
     assert [picture.shape for picture in shown] == [(24 + height % 2 * 2, 40 + width % 2 * 2, 3)] * 7
     for picture, original in zip(shown, pictures(7, height, width)):

@@ -50,11 +50,11 @@ def test_confidence_is_written_in_255ths(tmp_path: Path) -> None:
 
 
 def test_contact_sheet_of_evenly_spaced_frames(tmp_path: Path) -> None:
-    """Four of 10 frames, 0 3 6 9, in two columns: 2 x 40 wide and 2 x (21 caption + 30) high, with gaps of 8."""
+    """Four of 10 frames, 0 3 6 9, each 40 wide and 21 (caption) + 30 high, in three columns with gaps of 8."""
     files = ResultFiles(tmp_path, "v", SPEC, OutputSettings(STILL, contact_sheet=4), num_frames=10)
     assert files.sheet.places == {0, 3, 6, 9}
     write(tmp_path, OutputSettings(STILL, contact_sheet=4), count=10)
-    assert read_image(tmp_path / "contact_sheet/v.png").shape == (3 * 8 + 2 * (21 + 30), 3 * 8 + 2 * 40, 3)
+    assert read_image(tmp_path / "contact_sheet/v.png").shape == (3 * 8 + 2 * (21 + 30), 4 * 8 + 3 * 40, 3)
 
 
 def test_a_sheet_shows_what_there_is(tmp_path: Path) -> None:
@@ -87,7 +87,9 @@ def test_rates() -> None:
     assert [AnimationSettings(suffix).rate(None) for suffix in (".gif", ".mp4")] == [10, 10]
     assert AnimationSettings(".gif").rate(25) == AnimationSettings(".mp4").rate(25) == 25
     assert (AnimationSettings(".gif").rate(120), AnimationSettings(".mp4").rate(120)) == (50, 120)
+    assert AnimationSettings(".mp4").rate(90_000) == 1000
     assert AnimationSettings(".gif", fps=5).rate(25) == 5
+    assert AnimationSettings(".gif", fps=60).rate(25) == 60
 
 
 def test_room_for_pictures(monkeypatch: pytest.MonkeyPatch) -> None:

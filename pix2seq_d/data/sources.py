@@ -158,7 +158,7 @@ def _open(given: str) -> tuple[list[FrameSource], list[Path]]:
     """The sources of one input, and its image files, which are put together with those of others."""
     path = Path(given)
     if path.is_dir():
-        return [ImageSource(sequence, path) for sequence in list_sequences(path)], []
+        return _open_folder(path), []
     if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file():
         return [VideoSource(open_video(path))], []
     if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
@@ -171,6 +171,18 @@ def _open(given: str) -> tuple[list[FrameSource], list[Path]]:
     raise DataError(
         f"{given}: expected a folder, a video, an image, a list ({LIST_SUFFIX}) or a pattern, found {found}"
     )
+
+
+def _open_folder(folder: Path) -> list[FrameSource]:
+    try:
+        return [ImageSource(sequence, folder) for sequence in list_sequences(folder)]
+    except DataError:
+        videos = sorted(p.suffix for p in folder.iterdir() if p.suffix.lower() in VIDEO_SUFFIXES)
+        if not videos:
+            raise
+        raise DataError(
+            f"{folder}: expected a folder of frames, found videos; name them: {folder}/*{videos[0]}"
+        ) from None
 
 
 def _place(path: Path) -> tuple[Any, Any, str]:

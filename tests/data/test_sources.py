@@ -125,6 +125,12 @@ def test_frames_that_cannot_be_read(tmp_path: Path) -> None:
     assert frames[1].error.startswith(f"{path}, frame 1 at 0.04 s: expected a readable frame (")
 
 
+def test_a_folder_of_videos_says_how_to_name_them(tmp_path: Path) -> None:
+    (tmp_path / "a.MOV").touch()
+    message = f"{tmp_path}: expected a folder of frames, found videos; name them: {tmp_path}/*.MOV"
+    assert refused(tmp_path) == message
+
+
 def test_two_sequences_of_one_name(tmp_path: Path) -> None:
     write(tmp_path / "x/a/1.png", tmp_path / "y/a/1.png")
     assert "different names, found 'a' twice" in refused([tmp_path / "x", tmp_path / "y"])
