@@ -116,7 +116,7 @@ class VideoFile:
                         else:
                             yield frame, ""
                 except (av.error.FFmpegError, EOFError) as error:
-                    yield None, as_one_line(error.strerror or str(error))
+                    yield None, as_one_line(getattr(error, "strerror", None) or str(error))
 
     def _lost(self, start: int, stop: int, reason: str, wanted: Container[int] | None) -> Iterator[DecodedFrame]:
         for number in range(start, stop):
@@ -173,7 +173,7 @@ def open_video(path: str | os.PathLike[str]) -> VideoFile:
             _check_whole(path, container, stream, packets, times)
             return _indexed(path, times, rate=stream.average_rate, time_base=stream.time_base)
     except (av.error.FFmpegError, EOFError) as error:
-        reason = as_one_line(error.strerror or str(error))
+        reason = as_one_line(getattr(error, "strerror", None) or str(error))
         raise DataError(f"{path}: expected a readable video, got one that is not ({reason})") from None
 
 
