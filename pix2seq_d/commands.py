@@ -16,9 +16,17 @@ import torch
 from pix2seq_d.cli import parse_run_config
 from pix2seq_d.data.check import check_videos, format_report
 from pix2seq_d.data.download import DOWNLOADS, fetch_dataset
+from pix2seq_d.data.folder import list_sequences
 from pix2seq_d.data.formats import DataError
 from pix2seq_d.data.labels_json import read_labels_json
-from pix2seq_d.data.submission import SUBMISSION_FORMATS, check_submission, export_predictions
+from pix2seq_d.data.submission import (
+    SUBMISSION_FORMATS,
+    check_submission,
+    export_predictions,
+    select_frames,
+    write_submission,
+)
+from pix2seq_d.data.submission_formats import Prediction
 from pix2seq_d.diffusion.samplers import SAMPLERS
 from pix2seq_d.engine.checkpoint import CheckpointError, find_model
 from pix2seq_d.engine.evaluate import evaluate_folders, format_table, write_json
@@ -105,6 +113,8 @@ def add_inference_arguments(parser: argparse.ArgumentParser) -> None:
     add("--device", metavar="NAME", help='"cpu", "cuda", "cuda:1", ... (default: a GPU if there is one)')
     add("--animation", choices=("gif", "webp", "mp4", "none"), default="gif", help="overview per video (default: gif)")
     add("--fps", type=float, default=10.0, metavar="F", help="frames a second of the animation (default: 10)")
+    text = "frames are images of their own, not of videos (default: what --format is for, else videos)"
+    add("--stills", action=argparse.BooleanOptionalAction, default=None, help=text)
     add("--overwrite", action="store_true", help="predict anew what the output folder holds already")
     add("--format", choices=tuple(SUBMISSION_FORMATS), help="also export the maps for a benchmark, to a folder FORMAT/")
     _add_export_options(add)
@@ -134,6 +144,7 @@ def run_inference(arguments: argparse.Namespace) -> None:
         settings=settings,
         animation=AnimationSettings(suffix, arguments.fps),
         overwrite=arguments.overwrite,
+        stills=arguments.stills if arguments.stills is not None else _is_for_stills(arguments.format),
     )
     logger.info("%d frames predicted; maps, overlays and animations are in %s", count, arguments.output_folder)
     export()
@@ -153,12 +164,20 @@ def _planned_export(arguments: argparse.Namespace, label_spec: LabelSpec) -> Cal
         "zipped": arguments.zip,
     }
     check_submission(output=output, **options)
+    frames = [(path, s.sequence_id) for s in list_sequences(arguments.input_folder) for path in s.paths]
+    select_frames([Prediction(*frame) for frame in frames], name=arguments.format, ground_truth=arguments.ground_truth)
+    maps = arguments.output_folder / "panoptic"
 
     def export() -> None:
-        export_predictions(arguments.output_folder, output, **options)
+        predictions = [Prediction(maps / name / f"{path.stem}.png", name, label_spec) for path, name in frames]
+        write_submission(predictions, output, **options)
         logger.info("%s: the maps as %s", output, SUBMISSION_FORMATS[arguments.format].about)
 
     return export
+
+
+def _is_for_stills(name: str | None) -> bool:
+    return name is not None and SUBMISSION_FORMATS[name].stills
 
 
 def _check_device(name: str | None) -> None:

@@ -32,6 +32,7 @@ class SubmissionFormat:
         image_id: what the benchmark calls the image of a prediction; DataError for a name that it does not have.
         about: what is written, in a line.
         order: "required" where the ground truth's JSON says which frames are handed in, "optional" where it may.
+        stills: the benchmark is one of images, not of videos.
     """
 
     label_spec: str
@@ -39,19 +40,24 @@ class SubmissionFormat:
     image_id: Callable[[Prediction], str | int]
     about: str
     order: str = "none"
+    stills: bool = False
 
 
 _TREE, _COCO = "{seq}/{frame}.png", "panoptic JSON and PNGs"
 SUBMISSION_FORMATS = {
     "kitti-step": SubmissionFormat("kitti-step", formats.write_step, formats.step_id, _TREE),
     "motchallenge-step": SubmissionFormat("motchallenge-step", formats.write_step, formats.step_id, _TREE),
-    "cityscapes": SubmissionFormat("cityscapes", formats.write_cityscapes, formats.cityscapes_id, _COCO, "optional"),
+    "cityscapes": SubmissionFormat(
+        "cityscapes", formats.write_cityscapes, formats.cityscapes_id, _COCO, "optional", stills=True
+    ),
     "cityscapes-vps": SubmissionFormat(
         "cityscapes-vps", formats.write_cityscapes_vps, formats.cityscapes_id, "pred.json and pan_pred/", "required"
     ),
-    "bdd100k": SubmissionFormat("bdd100k", formats.write_bdd100k, formats.bdd100k_id, "bitmasks"),
-    "bdd100k-json": SubmissionFormat("bdd100k", formats.write_scalabel, formats.bdd100k_id, "Scalabel JSON with RLE"),
-    "coco": SubmissionFormat("coco", formats.write_coco, formats.coco_id, _COCO, "optional"),
+    "bdd100k": SubmissionFormat("bdd100k", formats.write_bdd100k, formats.bdd100k_id, "bitmasks", stills=True),
+    "bdd100k-json": SubmissionFormat(
+        "bdd100k", formats.write_scalabel, formats.bdd100k_id, "Scalabel JSON with RLE", stills=True
+    ),
+    "coco": SubmissionFormat("coco", formats.write_coco, formats.coco_id, _COCO, "optional", stills=True),
 }
 
 
