@@ -15,8 +15,7 @@ from pix2seq_d.data.archive import unpack_found_zips
 from pix2seq_d.data.batch import Batch
 from pix2seq_d.data.bdd100k import Bdd100k
 from pix2seq_d.data.camvid import CamVid
-from pix2seq_d.data.cityscapes import ZIPS as CITYSCAPES_ZIPS
-from pix2seq_d.data.cityscapes import Cityscapes, how_to_get
+from pix2seq_d.data.cityscapes import Cityscapes, how_to_get, zips_of
 from pix2seq_d.data.cityscapes_vps import CityscapesVps
 from pix2seq_d.data.coco import Coco
 from pix2seq_d.data.corruption import PastCorruption
@@ -53,7 +52,7 @@ READERS: dict[str, Callable[..., Any]] = {
 }
 # what their maps hold; a "folder" says so itself
 LABEL_SPECS_OF = {"synthetic": "kitti-step", **{name: name for name in READERS if name != "folder"}}
-ZIPS_OF = {"cityscapes": CITYSCAPES_ZIPS, "cityscapes-step": CITYSCAPES_ZIPS}  # archives that users fetch themselves
+ZIPS_OF = {"cityscapes": zips_of, "cityscapes-step": zips_of}  # archives that users fetch themselves, by splits
 
 
 def build_label_spec(config: DataConfig) -> LabelSpec:
@@ -114,6 +113,8 @@ def build_training_loss(config: RunConfig, model: Pix2SeqD) -> TrainingLoss:
 def prepare_data(config: DataConfig) -> None:
     """Fetches a dataset of the Hub whose folder is missing, unpacks archives that the user has put beside the data.
 
+    Only those that hold a split of the run: archives of Cityscapes fill hundreds of gigabytes.
+
     Every process of a run may call it: one works, the others wait until it is done.
 
     Raises:
@@ -121,7 +122,8 @@ def prepare_data(config: DataConfig) -> None:
     """
     if config.download and config.dataset in DOWNLOADS:
         fetch_dataset(config.dataset, config.root)
-    unpack_found_zips(config.root, ZIPS_OF.get(config.dataset, {}))
+    if config.dataset in ZIPS_OF:
+        unpack_found_zips(config.root, ZIPS_OF[config.dataset]({config.train_split, config.val_split}))
 
 
 def build_clips(config: DataConfig, split: str, *, past_offsets: Sequence[int], size: tuple[int, int]) -> ClipDataset:

@@ -260,8 +260,9 @@ def run_check(arguments: argparse.Namespace) -> None:
     if arguments.dataset not in READERS:
         raise ValueError(f"--dataset: expected one of {', '.join(READERS)}, got {arguments.dataset!r}")
     faults = 0
-    for split in arguments.split:
-        report = check_videos(READERS[arguments.dataset](arguments.root, split))
+    found = [(split, READERS[arguments.dataset](arguments.root, split)) for split in arguments.split]
+    for split, videos in found:  # a layout that is wrong is said before hours of reading
+        report = check_videos(videos)
         sys.stdout.write(f"{split}\n{format_report(report)}\n")
         sys.stdout.write(
             f"needs --model.num_class_bits {report.spec.num_class_bits} and "

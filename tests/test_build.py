@@ -104,29 +104,37 @@ def test_kitti_step_is_fetched_to_its_root(monkeypatch: pytest.MonkeyPatch) -> N
     assert asked == [("kitti-step", "data/mine")]
 
 
+FINE = {
+    "leftImg8bit/train/aachen/a.png",
+    "gtFine/train/aachen/a.png",
+    "gtFinePanopticParts/train/aachen/a.tif",
+}
+EXTRA, COARSE = "leftImg8bit/train_extra/augsburg/a.png", "gtCoarse/train/aachen/a.png"
+
+
 @pytest.mark.parametrize("dataset", ["cityscapes", "cityscapes-step"])
 @pytest.mark.parametrize("download", [False, True])
-def test_zips_of_cityscapes_are_unpacked(dataset: Any, download: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("train_split", "val_split", "expected"),
+    [("train", "val", FINE), ("train_extra", "val", {*FINE, EXTRA, COARSE}), ("train_extra",) * 2 + ({EXTRA, COARSE},)],
+)
+def test_zips_of_cityscapes_are_unpacked(
+    dataset: Any, download: bool, train_split: str, val_split: str, expected: set[str], tmp_path: Path
+) -> None:
+    """Those of the splits of the run; never the 324 GB of neighbouring frames, which no training reads."""
     for name, inside in (
         ("leftImg8bit_trainvaltest.zip", "leftImg8bit/train/aachen/a.png"),
         ("gtFine_trainvaltest.zip", "gtFine/train/aachen/a.png"),
         ("gtFinePanopticParts_trainval.zip", "gtFinePanopticParts/train/aachen/a.tif"),
-        ("leftImg8bit_trainextra.zip", "leftImg8bit/train_extra/augsburg/a.png"),
-        ("gtCoarse.zip", "gtCoarse/train/aachen/a.png"),
+        ("leftImg8bit_trainextra.zip", EXTRA),
+        ("gtCoarse.zip", COARSE),
         ("leftImg8bit_sequence_trainvaltest.zip", "leftImg8bit_sequence/train/aachen/a.png"),
     ):
         (tmp_path / name).write_bytes(make_zip([(inside, b"1"), ("README", b"2"), ("license.txt", b"3")]))
     root = tmp_path / "cityscapes"
-    build.prepare_data(DataConfig(dataset=dataset, root=str(root), download=download))
-    found = {p.relative_to(root).as_posix() for p in root.rglob("a.*")}
-    assert found == {
-        "leftImg8bit/train/aachen/a.png",
-        "gtFine/train/aachen/a.png",
-        "gtFinePanopticParts/train/aachen/a.tif",
-        "leftImg8bit/train_extra/augsburg/a.png",
-        "gtCoarse/train/aachen/a.png",
-        "leftImg8bit_sequence/train/aachen/a.png",
-    }
+    splits = {"train_split": train_split, "val_split": val_split}
+    build.prepare_data(DataConfig(dataset=dataset, root=str(root), download=download, **splits))
+    assert {p.relative_to(root).as_posix() for p in root.rglob("a.*")} == expected
 
 
 @pytest.mark.parametrize("beside", [False, True])

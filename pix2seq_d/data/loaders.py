@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from pix2seq_d.data.batch import Batch, Clip
 from pix2seq_d.data.transforms import ClipTransform
-from pix2seq_d.labels import LABEL_DIVISOR, LabelSpec
+from pix2seq_d.labels import LabelSpec
 
 
 class ClipDataset(Protocol):
@@ -160,7 +160,7 @@ def encode_clip(
     except ValueError as error:
         raise ValueError(f"clip {clip.name}: {error}") from None
     crowd = spec.is_thing(clip.class_map[-1]) & (clip.instance_map[-1] == 0)
-    objects = np.where(instance_ids > 0, class_codes * LABEL_DIVISOR + instance_ids, 0)
+    objects = np.where(instance_ids > 0, class_codes << 32 | instance_ids, 0)
     if num_instance_codes == 0:
         objects, crowd = np.zeros_like(objects), np.zeros_like(crowd)
     codes = assign_codes(objects, num_instance_codes, generator, name=clip.name)

@@ -12,6 +12,7 @@ from pix2seq_d.data.folder import (
     list_sequences,
     natural_key,
     pair_labels,
+    search_roots,
 )
 from pix2seq_d.data.formats import DataError, read_kitti_step, write_image, write_kitti_step
 from pix2seq_d.labels import get_label_spec
@@ -28,6 +29,13 @@ def touch(root: Path, *names: str) -> Path:
 
 def listed(root: Path) -> dict[str, list[str]]:
     return {s.sequence_id: [p.name for p in s.paths] for s in list_sequences(root)}
+
+
+def test_a_folder_that_may_not_be_entered_is_not_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """lost+found, where a disk is the root of a dataset; to look into it would raise PermissionError."""
+    touch(tmp_path, "lost+found/x", "data/x")
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path).name != "lost+found")
+    assert search_roots(tmp_path) == [tmp_path, tmp_path / "data"]
 
 
 # Order and numbers
