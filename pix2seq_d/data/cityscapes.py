@@ -35,8 +35,8 @@ from pix2seq_d.labels import LABEL_SPECS, LabelSpec
 
 SPLITS = ("train", "val", "test", "train_extra")
 LABELS = ("auto", "instance_ids", "panoptic", "panoptic_parts", "coarse")
-# archives of cityscapes-dataset.com -> a folder that each gives; without leftImg8bit_sequence_trainvaltest.zip, 324 GB of
-# images of the past that training does not look at
+# archives of cityscapes-dataset.com -> a folder that each gives; not leftImg8bit_sequence_trainvaltest.zip, 324 GB of
+# images of the past, at which training does not look
 ZIPS = {
     "leftImg8bit_trainvaltest.zip": "leftImg8bit/train",
     "gtFine_trainvaltest.zip": "gtFine/train",

@@ -92,8 +92,11 @@ def list_sequences(input_folder: str | os.PathLike[str]) -> list[FrameSequence]:
 
 
 def list_images(folder: Path) -> list[Path]:
-    """The image files of one folder in natural order, hidden ones left out; DataError if it cannot be read."""
-    return [p for p in _list_folder(folder) if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()]
+    """The image files of one folder in natural order, hidden ones left out; DataError if it cannot be read.
+
+    Links that lead nowhere are files: who reads them finds out, instead of missing them.
+    """
+    return [p for p in _list_folder(folder) if p.suffix.lower() in IMAGE_SUFFIXES and not p.is_dir()]
 
 
 def list_folders(folder: Path) -> list[Path]:
