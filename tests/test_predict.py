@@ -147,18 +147,22 @@ def test_a_finished_video_that_has_grown_or_lost_a_map_is_predicted_anew(
     assert json.loads((out / "inference.json").read_text())["finished"] == ["a", "b"]
 
 
-def test_a_run_that_is_cut_off_goes_on(predictor: VideoPredictor, tmp_path: Path) -> None:
-    frames, out = write_frames(tmp_path / "in"), tmp_path / "out"
-    run(predictor, frames, tmp_path / "straight")
+def interrupt_at(call: int, predictor: VideoPredictor) -> None:
     step, calls = predictor.step, []
 
     def interrupted(frame: np.ndarray) -> PanopticMap:
         calls.append(1)
-        if len(calls) == 5:
+        if len(calls) == call:
             raise KeyboardInterrupt
         return step(frame)
 
     predictor.step = interrupted  # type: ignore[assignment,method-assign]
+
+
+def test_a_run_that_is_cut_off_goes_on(predictor: VideoPredictor, tmp_path: Path) -> None:
+    frames, out = write_frames(tmp_path / "in"), tmp_path / "out"
+    run(predictor, frames, tmp_path / "straight")
+    interrupt_at(5, predictor)
     with pytest.raises(KeyboardInterrupt):
         run(predictor, frames, out)
     assert json.loads((out / "inference.json").read_text())["finished"] == ["a"]
@@ -170,15 +174,7 @@ def test_stills_that_are_cut_off_go_on_image_by_image(predictor: VideoPredictor,
     frames, out = write_frames(tmp_path / "in"), tmp_path / "out"
     write_image(frames / "a" / "11.png", picture((50, 30)))
     assert run(predictor, frames, tmp_path / "straight", stills=True, animation=AnimationSettings()) == 7
-    step, calls = predictor.step, []
-
-    def interrupted(frame: np.ndarray) -> PanopticMap:
-        calls.append(1)
-        if len(calls) == 6:
-            raise KeyboardInterrupt
-        return step(frame)
-
-    predictor.step = interrupted  # type: ignore[assignment,method-assign]
+    interrupt_at(6, predictor)
     with pytest.raises(KeyboardInterrupt):
         run(predictor, frames, out, stills=True)
     record = json.loads((out / "inference.json").read_text())

@@ -217,67 +217,6 @@ def test_inference_exports_when_it_is_done(call: Call, data: Path, model: Path, 
 
 
 @pytest.mark.parametrize(
-    ("format_", "truth", "words"),
-    [
-        (
-            "cityscapes",
-            None,
-            "images/0000/000000.png: expected a frame called like frankfurt_000000_000294_leftImg8bit",
-        ),
-        ("coco", None, "images/0001/000000.png: expected one map of 0, found "),
-        (
-            "coco",
-            [0, 7],
-            "ground_truth: expected a prediction for each of the 2 images of it, found none for 1 of them",
-        ),
-        ("coco", "{", "truth.json: expected a JSON file, got one that is broken"),
-    ],
-)
-def test_names_that_cannot_be_exported_are_found_before_prediction(
-    call: Call, data: Path, model: Path, format_: str, truth: Any, words: str, capsys: Capture
-) -> None:
-    options: list[Any] = ["--format", format_]
-    if truth:
-        shutil.rmtree(data / "images/0001")
-        content = truth if isinstance(truth, str) else json.dumps({"images": [{"id": i} for i in truth]})
-        (data / "truth.json").write_text(content)
-        options += ["--ground_truth", data / "truth.json"]
-    assert inference(call, data, model, *options) == 1
-    assert words in error(capsys)
-    assert not (data / "out").exists()
-
-
-def test_maps_of_an_earlier_run_are_not_exported(call: Call, data: Path, model: Path) -> None:
-    assert inference(call, data, model) == 0
-    shutil.rmtree(data / "images/0001")
-    (data / "images/0000").rename(data / "images/0005")
-    assert inference(call, data, model, "--overwrite", "--format", "kitti-step") == 0
-    assert sorted(p.name for p in (data / "out/panoptic").iterdir()) == ["0000", "0001", "0005"]
-    assert [p.name for p in (data / "out/kitti-step").iterdir()] == ["0005"]
-
-
-def test_images_of_a_benchmark_are_no_video(call: Call, data: Path, model: Path) -> None:
-    """COCO's images lie in one folder and have sizes of their own; each is predicted as if it were alone."""
-    for place, size in ((1, (40, 72)), (2, (50, 30)), (3, (40, 72))):
-        picture = np.random.default_rng(place).integers(0, 256, (*size, 3), np.uint8)
-        write_image(data / f"coco/val/{place:012d}.jpg", picture)
-        write_image(data / f"alone/{place}/{place:012d}.jpg", picture)
-    places = ["--output_folder", data / "out", "--checkpoint", model, "--device", "cpu"]
-    assert call("inference.py", "--input_folder", data / "coco", *places, "--format", "coco") == 0
-    places[1] = data / "videos"
-    assert call("inference.py", "--input_folder", data / "alone", *places) == 0
-    for place in (1, 2, 3):
-        name = f"{place:012d}.png"
-        alone = (data / f"videos/panoptic/{place}" / name).read_bytes()
-        assert (data / "out/panoptic/val" / name).read_bytes() == alone
-    assert len(list((data / "out/coco/coco").iterdir())) == 3
-    assert not (data / "out/overview").exists()
-    stop = ["--no-stills", "--overwrite"]
-    places[1] = data / "out"
-    assert call("inference.py", "--input_folder", data / "coco", *places, *stop) == 1
-
-
-@pytest.mark.parametrize(
     ("options", "words"),
     [
         (["--num_steps", 0], "num_steps: expected at least 1, got 0"),
