@@ -122,11 +122,12 @@ def write_step(predictions: Sequence[Prediction], spec: LabelSpec, folder: Path)
     Raises:
         DataError: a sequence or frame without a number, or two maps for one frame.
     """
-    for name, prediction in _by_name(predictions, _step_name).items():
+    for name, prediction in _by_name(predictions, step_name).items():
         write_kitti_step(folder / f"{name}.png", *read_prediction(prediction, spec))
 
 
-def _step_name(prediction: Prediction) -> str:
+def step_name(prediction: Prediction) -> str:
+    """{seq:04d}/{frame:06d} of a frame; raises DataError where its folder or its file has no number."""
     folders = [name for name in prediction.sequence_id.split("/") if name != "img1"]
     sequence = re.fullmatch(r"(?:.*[-_])?([0-9]+)", folders[-1]) if folders else None
     if not sequence:
@@ -144,7 +145,7 @@ def write_coco(predictions: Sequence[Prediction], spec: LabelSpec, folder: Path,
         DataError: a frame that is not called by its image id, or one of the ground truth that is missing.
     """
     annotations = []
-    for image_id, prediction, size in _select(predictions, _coco_id, targets):
+    for image_id, prediction, size in _select(predictions, coco_id, targets):
         name = f"{image_id:012d}.png"
         entries = _write_ids(folder / folder.name / name, prediction, spec, size)
         annotations.append({"image_id": image_id, "file_name": name, "segments_info": entries})
@@ -162,7 +163,7 @@ def write_cityscapes(predictions: Sequence[Prediction], spec: LabelSpec, folder:
             with more than 1000 instances of a class.
     """
     annotations = []
-    for image_id, prediction, size in _select(predictions, _cityscapes_id, targets):
+    for image_id, prediction, size in _select(predictions, cityscapes_id, targets):
         name = f"{image_id}.png"
         entries = _write_ids(folder / folder.name / name, prediction, spec, size, number=_cityscapes_segment_ids)
         annotations.append({"image_id": image_id, "file_name": name, "segments_info": entries})
@@ -178,7 +179,7 @@ def write_cityscapes_vps(predictions: Sequence[Prediction], spec: LabelSpec, fol
         DataError: a frame of the ground truth that is missing.
     """
     annotations = []
-    for image_id, prediction, size in _select(predictions, _cityscapes_id, targets, strip=_VPS_PREFIX):
+    for image_id, prediction, size in _select(predictions, cityscapes_id, targets, strip=_VPS_PREFIX):
         entries = _write_ids(folder / "pan_pred" / f"{image_id}.png", prediction, spec, size)
         annotations.append({"segments_info": entries})
     write_json(folder / "pred.json", {"annotations": annotations})
@@ -200,13 +201,15 @@ def _write_ids(
     return segments_info(found, ids, _category_ids(found.keys, spec))
 
 
-def _coco_id(prediction: Prediction) -> int:
+def coco_id(prediction: Prediction) -> int:
+    """The image id that a frame of COCO is called by; raises DataError where that is no number."""
     if not prediction.stem.isdecimal():
         raise DataError(f"{prediction.path}: expected a COCO frame called by its image id, like 000000142238.png")
     return int(prediction.stem)
 
 
-def _cityscapes_id(prediction: Prediction) -> str:
+def cityscapes_id(prediction: Prediction) -> str:
+    """{city}_{seq:06d}_{frame:06d} of a frame; raises DataError for a frame that is called otherwise."""
     name = _VPS_PREFIX.sub("", prediction.stem)
     if not _CITYSCAPES_ID.fullmatch(name):
         raise DataError(f"{prediction.path}: expected a frame called like frankfurt_000000_000294_leftImg8bit.png")
