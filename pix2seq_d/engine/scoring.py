@@ -206,9 +206,7 @@ def _score_chunks(
     with tqdm(total=total, unit="frame", disable=None) as bar:
         if num_workers == 0:
             return {k: _score_sequences(pairs, scoring, chunk, bar.update) for k, chunk in chunks.items()}
-        # Spawned, not forked: a fork would copy a process with running threads (torch's, those of a CUDA context, of
-        # the progress bar) and may hang at their locks; and spawning is there on every platform.
-        context = multiprocessing.get_context("spawn")
+        context = _clean_processes()
         pool = ProcessPoolExecutor(num_workers, context, initializer=_start_worker, initargs=(pairs, scoring))
         try:
             order = _largest_first(pairs, chunks)
@@ -224,6 +222,19 @@ def _score_chunks(
             raise ChildProcessError(f"num_workers {num_workers}: {reason}") from None
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _clean_processes() -> Any:
+    """How processes start: from one that has imported this module and done nothing else.
+
+    Not as forks of this one, whose threads (torch's, CUDA's, the progress bar's) would not be in the copy, but their
+    locks would. On Windows each starts anew, and pays for the imports.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["__main__", __name__])
+    return context
 
 
 _job: tuple[Pairs, Scoring] | None = None  # of a worker process, sent once and not with every chunk

@@ -86,3 +86,31 @@ def test_without_things():
     result = evaluator.compute()
     assert sorted(result) == ["miou", "num_frames", "pq", "spec"]
     assert result["miou"]["miou"] == result["pq"]["pq_stuff"] == 1
+
+
+def test_some_metrics_and_their_variants():
+    rng, maps = np.random.default_rng(5), []
+    evaluator = Evaluator(KITTI, metrics=["miou", "vpq"], options={"vpq": {"ignore_crowd": True}})
+    vpq = VideoPanopticQuality(ignore_crowd=True)
+    for maps in random_video(rng, 3):
+        evaluator.update(*maps)
+        vpq.update(*maps)
+    result = evaluator.compute()
+    assert sorted(result) == ["miou", "num_frames", "spec", "vpq"]
+    assert result["num_frames"] == 3
+    assert result["vpq"]["vpq"] == vpq.compute()["vpq"]
+    with pytest.raises(ValueError, match="merge: expected metrics vpq, miou, got miou"):
+        evaluator.merge(Evaluator(KITTI, metrics=["miou"]))
+
+
+@pytest.mark.parametrize(
+    ("spec", "metrics", "message"),
+    [
+        (KITTI, ["pq", "ap"], "metrics: expected some of stq, vpq, pq, miou for label spec kitti-step, got ap"),
+        (KITTI, [], "metrics: expected some of .*, got none"),
+        (CAMVID, ["stq"], "metrics: expected some of pq, miou for label spec camvid, got stq"),
+    ],
+)
+def test_metrics_that_cannot_be(spec, metrics, message):
+    with pytest.raises(ValueError, match=message):
+        Evaluator(spec, metrics=metrics)

@@ -122,3 +122,34 @@ def test_a_missing_folder(tmp_path, side):
     (tmp_path / side).rename(tmp_path / "elsewhere")
     with pytest.raises(ValueError, match=f"{side}: expected a folder of frames, found nothing"):
         evaluate_folders(tmp_path / "pred", tmp_path / "gt", KITTI)
+
+
+@pytest.mark.parametrize(
+    ("place", "image"),
+    [
+        ("images/val/0002/000000.png", "panoptic_maps/val/0002/000000.png"),
+        ("val/images/a.jpg", "val/panoptic/a.png"),
+        ("val/images/0002/7.png", "val/labels/0002/7.png"),
+        ("val/000002_000000_leftImg8bit.png", "val/000002_000000_panoptic.png"),
+        (None, "maps/0002/000000.png"),
+    ],
+)
+def test_images_are_where_the_layout_has_them(tmp_path, place, image):
+    maps = np.zeros((2, 3), int), np.zeros((2, 3), int)
+    write_kitti_step(tmp_path / image, *maps)
+    write_kitti_step(tmp_path / "pred" / "x" / image.rpartition("/")[2].replace("_panoptic", "_leftImg8bit"), *maps)
+    if place:
+        write_image(tmp_path / place, np.full((2, 3, 3), 7, np.uint8))
+    pairs = FolderPairs(tmp_path / "pred/x", (tmp_path / image).parent, KITTI)
+    (frames,) = pairs.sequences.values()
+    found = pairs.read_image(frames[0])
+    assert (found is None) == (place is None)
+    assert place is None or found.max() <= 8
+
+
+def test_a_target_of_another_label_space_is_named(tmp_path):
+    kitti_tree(tmp_path, {"0002": 1})
+    write_kitti_step(tmp_path / "gt/0002/000000.png", np.full((6, 8), 40), np.zeros((6, 8), int))
+    pairs = FolderPairs(tmp_path / "pred", tmp_path / "gt", KITTI)
+    with pytest.raises(ValueError, match=r"gt/0002/000000\.png: label spec kitti-step: expected class ids .*got 40"):
+        pairs.read(pairs.sequences["0002"][0])

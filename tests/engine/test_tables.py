@@ -61,7 +61,8 @@ def test_csv_tables(tmp_path):
     result = small_result()
     write_csv_tables(tmp_path / "new", result, {"0002": result})
     classes, sequences = (
-        list(csv.reader((tmp_path / "new" / f"{name}.csv").read_text().splitlines())) for name in ("classes", "sequences")
+        list(csv.reader((tmp_path / "new" / f"{name}.csv").read_text().splitlines()))
+        for name in ("classes", "sequences")
     )
     assert classes[0] == ["Class", "PQ", "SQ", "RQ", "TP", "FP", "FN", "IoU"]
     assert [row for row in classes if row[0] in ("road", "car", "train")] == [
@@ -77,7 +78,12 @@ def test_tables_hold_what_was_computed():
     evaluator = Evaluator(KITTI, metrics=["miou"])
     evaluator.update(*[np.array([[ROAD, CAR]])] * 4)
     table = format_table(evaluator.compute(), per_class=True, per_sequence={"a": evaluator.compute()})
-    assert [line.split()[0] for line in table.splitlines() if line and line[0] != "-"][:4] == ["Semantic", "All", "Class", "road"]
+    assert [line.split()[0] for line in table.splitlines() if line and line[0] != "-"][:4] == [
+        "Semantic",
+        "All",
+        "Class",
+        "road",
+    ]
     assert "PQ" not in table
     assert table.splitlines()[-1].split() == ["All", "100.00", "100.00", "1"]
 
