@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
 from pathlib import Path
 
 import pytest
+from dataset_trees import CLASSES, read_dataset, write_predictions
 
 from pix2seq_d import __main__ as entry
-
-sys.path.insert(0, os.path.join(os.path.dirname(__file__), "engine"))  # the drawings of every dataset
-from dataset_trees import CLASSES, read_dataset, write_predictions
 
 Capture = pytest.CaptureFixture[str]
 
@@ -38,13 +34,13 @@ def test_every_dataset(tmp_path: Path, name: str, capsys: Capture) -> None:
     assert ("STQ" in table) == ("VPQ" in table) == ("stq" in scores)
 
 
-def test_tables_and_files(tmp_path: Path, capsys: Capture) -> None:
+def test_tables_and_files(tmp_path: Path, capsys: Capture, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
     prepare(tmp_path, "kitti-step")
     options = ["--format", "kitti-step", "--metrics", "stq", "pq"]
     files = ["--output", tmp_path / "s.json", "--csv", tmp_path / "csv", "--report", tmp_path / "report"]
     assert evaluate(tmp_path, *options, "--per_class", "--per_sequence", *files) == 0
-    said = capsys.readouterr()
-    lines = [line.split() for line in said.out.splitlines() if line and not line.startswith("-")]
+    lines = [line.split() for line in capsys.readouterr().out.splitlines() if line and not line.startswith("-")]
     assert [line[0] for line in lines if line[0][0].isupper() and line[0] not in ("All", "Things", "Stuff")] == [
         "Panoptic", "Tracking", "Class", "Sequence",
     ]  # fmt: skip
@@ -56,14 +52,14 @@ def test_tables_and_files(tmp_path: Path, capsys: Capture) -> None:
     }
     assert {p.name for p in (tmp_path / "csv").iterdir()} == {"classes.csv", "sequences.csv"}
     assert (tmp_path / "report" / "report.html").is_file()
-    assert [line.split(": ")[-1] for line in said.err.splitlines()[-3:]] == [
+    assert [line.split(": ")[-1] for line in caplog.messages] == [
         str(tmp_path / "s.json"), str(tmp_path / "csv"), str(tmp_path / "report" / "report.html"),
     ]  # fmt: skip
 
 
 def test_results_of_sequences_are_written_where_they_are_asked_for(tmp_path: Path, capsys: Capture) -> None:
     prepare(tmp_path, "kitti-step")
-    assert evaluate(tmp_path, root="data/panoptic_maps/val", *["--output", tmp_path / "s.json"]) == 0
+    assert evaluate(tmp_path, "--output", tmp_path / "s.json", root="data/panoptic_maps/val") == 0
     assert json.loads((tmp_path / "s.json").read_text()).keys() == {"spec", "num_frames", "pq", "vpq", "stq", "miou"}
     assert "Sequence" not in capsys.readouterr().out
 
@@ -94,8 +90,8 @@ def test_no_ground_truth(tmp_path: Path, capsys: Capture) -> None:
     )
 
 
-def test_what_is_left_out_and_mapped_is_said(tmp_path: Path, capsys: Capture) -> None:
+def test_what_is_left_out_and_mapped_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
     prepare(tmp_path, "motchallenge-step")
     assert evaluate(tmp_path, "--format", "motchallenge-step", "--label_spec", "kitti-step") == 0
-    said = capsys.readouterr().err
-    assert "labels kitti-step -> motchallenge-step: become void: road, wall" in said
+    assert "labels kitti-step -> motchallenge-step: become void: road, wall" in caplog.messages[0]

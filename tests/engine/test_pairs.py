@@ -128,7 +128,7 @@ def test_a_missing_folder(tmp_path, side):
     ("place", "image"),
     [
         ("images/val/0002/000000.png", "panoptic_maps/val/0002/000000.png"),
-        ("val/images/a.jpg", "val/panoptic/a.png"),
+        ("val/images/a1.jpg", "val/panoptic/a1.png"),
         ("val/images/0002/7.png", "val/labels/0002/7.png"),
         ("val/000002_000000_leftImg8bit.png", "val/000002_000000_panoptic.png"),
         (None, "maps/0002/000000.png"),
