@@ -111,7 +111,7 @@ class ScalabelMasks(PredictedMaps):
     def __init__(self, path: Path, label_spec: LabelSpec) -> None:
         self.path, self.label_spec = path, label_spec
         content = _load(path)
-        frames = content.get("frames") if isinstance(content, dict) else content
+        frames: Any = content.get("frames") if isinstance(content, dict) else content
         try:
             found = [(Path(frame["name"]).stem, path, frame["labels"] or []) for frame in frames]
             for _, _, labels in found:

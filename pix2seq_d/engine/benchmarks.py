@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -108,9 +108,10 @@ class BenchmarkPairs:
             extra = {frame for frame in extra if frame.rpartition("_")[0] not in snippets}
         check_same_frames(Path(predictions), wanted.keys() - files.keys(), extra)
         self._source, self._num_left_out = source, len(files) - len(wanted)
-        self.sequences: dict[str, list[Frame]] = {}
+        sequences: dict[str, list[Frame]] = {}
         for frame, key in wanted.items():
-            self.sequences.setdefault(key[0], []).append(Frame(frame, files[frame], key))
+            sequences.setdefault(key[0], []).append(Frame(frame, files[frame], key))
+        self.sequences: Mapping[str, Sequence[Frame]] = sequences
 
     def notes(self) -> list[str]:
         """What people should know of how both sides were brought together, a line each."""

@@ -81,10 +81,11 @@ class FolderPairs:
         own_maps: bool = False,
     ) -> None:
         self.spec, self.own_maps = spec, own_maps
-        self.sequences: dict[str, list[Frame]] = {}
+        sequences: dict[str, list[Frame]] = {}
         for sequence_id, prediction, target in _pairs(Path(predictions), Path(ground_truth)):
             name = f"{sequence_id}/{prediction.stem}"
-            self.sequences.setdefault(sequence_id, []).append(Frame(name, prediction, target))
+            sequences.setdefault(sequence_id, []).append(Frame(name, prediction, target))
+        self.sequences: Mapping[str, Sequence[Frame]] = sequences
 
     def read(self, frame: Frame) -> tuple[Maps, Maps]:
         """Both maps; raises DataError for a broken file."""

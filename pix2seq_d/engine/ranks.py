@@ -45,9 +45,10 @@ class Ranks:
             SystemExit: on the others, if any rank has failed.
         """
         if self.size == 1:
-            result = work()
-            return result, [shared(result)]
-        result, error = None, None
+            alone = work()
+            return alone, [shared(alone)]
+        result: Result | None = None
+        error: Exception | None = None
         try:
             result = work()
         except (ValueError, TypeError, OSError) as caught:
