@@ -18,7 +18,6 @@ from pix2seq_d.data.check import check_videos, format_report
 from pix2seq_d.data.download import DOWNLOADS, fetch_dataset
 from pix2seq_d.data.folder import list_sequences
 from pix2seq_d.data.formats import DataError
-from pix2seq_d.data.labels_json import read_labels_json
 from pix2seq_d.data.submission import (
     SUBMISSION_FORMATS,
     check_submission,
@@ -29,8 +28,8 @@ from pix2seq_d.data.submission import (
 from pix2seq_d.data.submission_formats import Prediction
 from pix2seq_d.diffusion.samplers import SAMPLERS
 from pix2seq_d.engine.checkpoint import CheckpointError, find_model
-from pix2seq_d.engine.evaluate import evaluate_folders, format_table, write_json
-from pix2seq_d.labels import LABEL_SPECS, LabelSpec
+from pix2seq_d.evaluation import find_label_spec
+from pix2seq_d.labels import LabelSpec
 from pix2seq_d.models.pix2seq_d import WEIGHTS_NAME, Pix2SeqD
 from pix2seq_d.pipeline import Pix2SeqDPipeline
 from pix2seq_d.predict import AnimationSettings, predict_folder
@@ -199,45 +198,6 @@ def _fingerprint(model: Pix2SeqD) -> str:
     return digest.hexdigest()[:16]
 
 
-# evaluation
-
-
-def add_evaluation_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of evaluate.py."""
-    add = parser.add_argument
-    add("--predictions", type=Path, required=True, metavar="DIR", help="predicted maps {sequence}/{frame}.png")
-    add("--ground_truth", type=Path, required=True, metavar="DIR", help="ground truth in the same layout")
-    names = ", ".join(LABEL_SPECS)
-    add("--label_spec", default="kitti-step", metavar="NAME", help=f"{names}, or a labels.json (default: kitti-step)")
-    add("--output", type=Path, metavar="FILE", help="write all numbers as JSON")
-    add("--windows", type=int, nargs="+", default=[1, 2, 3, 4], metavar="K", help="VPQ windows (default: 1 2 3 4)")
-    add("--per_class", action="store_true", help="add the table of classes")
-
-
-def run_evaluation(arguments: argparse.Namespace) -> None:
-    """Scores a folder as the arguments say."""
-    result = evaluate_folders(
-        arguments.predictions,
-        arguments.ground_truth,
-        _label_spec(arguments.label_spec),
-        windows=arguments.windows,
-        own_maps=arguments.label_spec not in LABEL_SPECS,
-    )
-    sys.stdout.write(format_table(result, per_class=arguments.per_class) + "\n")
-    if arguments.output:
-        write_json(arguments.output, result)
-        logger.info("all numbers: %s", arguments.output)
-
-
-def _label_spec(name: str) -> LabelSpec:
-    """The spec of that name, or of a labels.json."""
-    if name in LABEL_SPECS:
-        return LABEL_SPECS[name]
-    if Path(name).suffix != ".json":
-        raise ValueError(f"--label_spec: expected one of {', '.join(LABEL_SPECS)}, or a labels.json, got {name!r}")
-    return read_labels_json(name)
-
-
 # looking at a dataset
 
 
@@ -306,7 +266,7 @@ def run_export(arguments: argparse.Namespace) -> None:
         arguments.predictions,
         arguments.output,
         name=arguments.format,
-        label_spec=_label_spec(arguments.label_spec) if arguments.label_spec else None,
+        label_spec=find_label_spec(arguments.label_spec) if arguments.label_spec else None,
         ground_truth=arguments.ground_truth,
         zipped=arguments.zip,
     )

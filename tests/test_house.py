@@ -51,6 +51,7 @@ ROOMS = {
     "build": (6, "build"),
     "launch": (7, "commands"),
     "commands": (7, "commands"),
+    "evaluation": (7, "commands"),
     "cli": (7, "commands"),
     "__main__": (7, "commands"),
     "": (8, "public names"),
