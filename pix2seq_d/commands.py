@@ -22,6 +22,8 @@ from pix2seq_d.data.submission import SUBMISSION_FORMATS, check_submission, expo
 from pix2seq_d.diffusion.samplers import SAMPLERS
 from pix2seq_d.engine.checkpoint import CheckpointError, find_model
 from pix2seq_d.engine.evaluate import evaluate_folders, format_table, write_json
+from pix2seq_d.engine.health import TrainingFault
+from pix2seq_d.engine.interrupts import Interrupted
 from pix2seq_d.labels import LABEL_SPECS, LabelSpec
 from pix2seq_d.models.pix2seq_d import WEIGHTS_NAME, Pix2SeqD
 from pix2seq_d.pipeline import Pix2SeqDPipeline
@@ -29,11 +31,14 @@ from pix2seq_d.predict import AnimationSettings, predict_folder
 
 logger = logging.getLogger(__name__)
 
-EXPECTED_ERRORS = (ValueError, TypeError, OSError, CheckpointError, FloatingPointError, ImportError)
+EXPECTED_ERRORS = (ValueError, TypeError, OSError, CheckpointError, FloatingPointError, ImportError, TrainingFault)
 
 
 def run_command(command: Callable[..., None], *arguments: object, **named: object) -> int:
-    """Runs a command; an expected error becomes one line on stderr and exit code 1, Ctrl-C exit code 130."""
+    """Runs a command; an expected error becomes one line on stderr and exit code 1, Ctrl-C exit code 130.
+
+    A training that SIGTERM or SIGINT has stopped after a checkpoint says so, and ends with exit code 143 or 130.
+    """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("accelerate").setLevel(logging.WARNING)
     for transport in ("httpx", "httpx2"):
@@ -48,6 +53,9 @@ def run_command(command: Callable[..., None], *arguments: object, **named: objec
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         return 130
+    except Interrupted as stop:
+        sys.stderr.write(f"{stop}\n")
+        return stop.exit_code
     return 0
 
 

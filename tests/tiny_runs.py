@@ -43,10 +43,13 @@ def _reset() -> None:
     GradientState._reset_state()
 
 
+MEASURED = ("frames_per_s", "data_wait", "eta_s", "memory_mb")
+
+
 def read_records(run_dir: Path) -> list[dict[str, Any]]:
-    """The lines of log.jsonl without what a clock has measured."""
+    """The lines of log.jsonl without what was measured of the machine."""
     records = [json.loads(line) for line in (run_dir / "log.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in r.items() if k not in ("frames_per_s", "data_wait")} for r in records]
+    return [{k: v for k, v in r.items() if k not in MEASURED} for r in records]
 
 
 def files_below(folder: Path) -> set[str]:

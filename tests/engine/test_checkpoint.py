@@ -9,9 +9,10 @@ import os
 import pickle
 import resource
 import shutil
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from ema_pytorch import EMA
 from tiny_runs import accelerate_state, equal, files_below  # noqa: F401
 
 from pix2seq_d.engine import checkpoint
-from pix2seq_d.engine.checkpoint import CheckpointError, copy_weights, export, find_model, list_checkpoints
+from pix2seq_d.engine.checkpoint import CheckpointError, Progress, copy_weights, export, find_model, list_checkpoints
 from pix2seq_d.engine.ema import build_ema
 from pix2seq_d.engine.optim import build_optimizer
 from pix2seq_d.models.pix2seq_d import Pix2SeqD
@@ -48,7 +49,9 @@ class State:
         self.optimizer.step()
         self.ema.update()
 
-    def save(self, run_dir: Path, step: int, *, keep: int = 9, config: Any = None) -> Path:
+    def save(
+        self, run_dir: Path, step: int, *, keep: int = 9, config: Any = None, progress: Progress | None = None
+    ) -> Path:
         return checkpoint.save(
             run_dir,
             step,
@@ -56,10 +59,12 @@ class State:
             averaged=self.ema.ema_model,
             config=CONFIG if config is None else config,
             keep=keep,
+            progress=progress,
         )
 
-    def resume(self, run_dir: Path, config: Any = None) -> int:
-        return checkpoint.resume(run_dir, accelerator=self.accelerator, config=CONFIG if config is None else config)
+    def resume(self, run_dir: Path, config: Any = None, progress: Progress | None = None) -> int:
+        config = CONFIG if config is None else config
+        return checkpoint.resume(run_dir, accelerator=self.accelerator, config=config, progress=progress)
 
     def values(self) -> dict[str, Any]:
         parts = {"model": self.model, "optimizer": self.optimizer, "ema": self.ema}
@@ -147,8 +152,14 @@ def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+
+
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.bin", "model/config.json", "custom_checkpoint_0.pkl"])
-@pytest.mark.parametrize("damage", [cut, Path.unlink])
+@pytest.mark.parametrize("damage", [cut, flip_a_bit, Path.unlink])
 def test_a_broken_newest_one_falls_back(
     saved: tuple[State, Path], caplog: pytest.LogCaptureFixture, name: str, damage: Callable[[Path], None]
 ) -> None:
@@ -160,7 +171,10 @@ def test_a_broken_newest_one_falls_back(
     assert f"step-00000002/{name}: expected" in caplog.text
 
 
-@pytest.mark.parametrize("manifest", ["", "{", "[]", "{}", '{"step": 2, "files": {}}', '{"files": 3}', "\ud800"])
+WRONG = '{"step": 2, "files": {}, "config": {"model": {}}, "progress": 3}'
+
+
+@pytest.mark.parametrize("manifest", ["", "{", "[]", "{}", '{"step": 2, "files": {}}', '{"files": 3}', "\ud800", WRONG])
 def test_a_broken_manifest_falls_back(saved: tuple[State, Path], manifest: str) -> None:
     state, run_dir = saved
     path = run_dir / "checkpoints" / "step-00000002" / "checkpoint.json"
@@ -181,9 +195,10 @@ def test_a_left_over_partial_folder_is_ignored_and_replaced(saved: tuple[State, 
     partial = run_dir / "checkpoints" / "step-00000003.partial"
     shutil.copytree(run_dir / "checkpoints" / "step-00000002", partial)
     (partial / "rubbish").write_text("from a run that was killed")
+    (run_dir / "checkpoints" / "step-00000001.partial").mkdir()
     assert state.resume(run_dir) == 2
     folder = state.save(run_dir, 3)
-    assert not partial.exists()
+    assert not list((run_dir / "checkpoints").glob("*.partial"))
     assert "rubbish" not in files_below(folder)
     assert state.resume(run_dir) == 3
 
@@ -207,6 +222,35 @@ def test_tuples_and_lists_are_the_same_configuration(saved: tuple[State, Path]) 
     assert state.resume(run_dir, config={**CONFIG, "model": {**CONFIG["model"], "widths": (8, 16)}}) == 2
 
 
+# counts of the run
+
+
+def test_counts_come_back(new_state: Callable[[], State], tmp_path: Path) -> None:
+    state, known = (
+        new_state(),
+        Progress(samples=24, skipped=3, skipped_in_a_row=1, validated=1, best=1 / 3, best_step=1),
+    )
+    state.save(tmp_path, 2, progress=known)
+    assert state.resume(tmp_path, progress=(found := Progress())) == 2
+    assert found == known
+    later = replace(known, validated=2, best=0.5, best_step=2)
+    checkpoint.note_progress(tmp_path, 2, later)
+    checkpoint.note_progress(tmp_path, 7, Progress(skipped=99))  # of a step without a checkpoint
+    assert state.resume(tmp_path, progress=found) == 2
+    assert found == later
+    assert steps(tmp_path) == [2]
+
+
+def test_a_checkpoint_of_the_first_release_counts_no_samples(saved: tuple[State, Path]) -> None:
+    """Its manifest has step, configuration and sizes."""
+    state, run_dir = saved
+    path = run_dir / "checkpoints" / "step-00000002" / "checkpoint.json"
+    manifest = json.loads(path.read_text())
+    path.write_text(json.dumps({k: manifest[k] for k in ("step", "config", "files")}))
+    assert state.resume(run_dir, progress=(found := Progress())) == 2
+    assert found == Progress(samples=None)
+
+
 # foreign files
 
 
@@ -224,7 +268,7 @@ def replace_file(folder: Path, name: str, content: bytes) -> None:
     """Also in the manifest, as an attacker would."""
     (folder / name).write_bytes(content)
     manifest = json.loads((folder / "checkpoint.json").read_text())
-    manifest["files"][name] = len(content)
+    manifest["files"][name], manifest["crc32"][name] = len(content), zlib.crc32(content)
     (folder / "checkpoint.json").write_text(json.dumps(manifest))
 
 
