@@ -170,6 +170,9 @@ def build_accelerator(config: RunConfig) -> Accelerator:
             f"WORLD_SIZE: expected {expected} processes, Accelerate started {accelerator.num_processes}; "
             "on the CPU use torchrun --standalone --nproc_per_node N"
         )
+    deepspeed = getattr(accelerator.state, "deepspeed_plugin", None) if expected > 1 else None
+    if deepspeed is not None:  # it wants to know this before the loader, which comes last, is there
+        deepspeed.deepspeed_config["train_micro_batch_size_per_gpu"] = config.train.batch_size
     return accelerator
 
 

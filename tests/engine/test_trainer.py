@@ -4,109 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from itertools import count, repeat
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from accelerate import Accelerator
-from ema_pytorch import EMA
+from loop_runs import CAR, Run, batches, sample, training_loss
 from tiny_runs import accelerate_state, equal  # noqa: F401
-from torch import Tensor
 
 from pix2seq_d.data.batch import Batch
 from pix2seq_d.data.loaders import collate
-from pix2seq_d.diffusion.loss import DiffusionLoss
-from pix2seq_d.diffusion.schedule import CosineSchedule
+from pix2seq_d.engine.checkpoint import Progress
 from pix2seq_d.engine.ema import build_ema
-from pix2seq_d.engine.optim import build_optimizer
+from pix2seq_d.engine.interrupts import Interrupted
 from pix2seq_d.engine.runlog import RunLog, read_log
-from pix2seq_d.engine.trainer import LoopSettings, TrainingLoss, fit, step_generators
+from pix2seq_d.engine.trainer import LoopSettings, fit, step_generators, validation_is_missing
 from pix2seq_d.models.pix2seq_d import Pix2SeqD
 
 pytestmark = pytest.mark.usefixtures("accelerate_state")
 Build = Callable[..., Pix2SeqD]
-ROAD, CAR = 1, 14  # class codes
-
-
-def sample(number: int) -> Batch:
-    """A clip of road with one car (code 3) that stands elsewhere in each clip; images 32x64, masks 16x32."""
-    generator = torch.Generator().manual_seed(number)
-    classes = torch.full((1, 3, 16, 32), ROAD)
-    left = 4 + 3 * (number % 6)
-    classes[..., 6:12, left : left + 8] = CAR
-    return Batch(
-        frame=torch.randint(0, 256, (1, 3, 32, 64), dtype=torch.uint8, generator=generator),
-        class_codes=classes,
-        instance_codes=(classes == CAR) * 3,
-        crowd=torch.zeros(1, 16, 32, dtype=torch.bool),
-        present=torch.ones(1, 3, dtype=torch.bool),
-        names=[f"s/{number:06d}"],
-    )
-
-
-def batches(size: int, *, first: int = 0) -> Iterator[Batch]:
-    """Endless batches of samples 0, 1, 2, ..."""
-    for k in count(first):
-        yield collate([sample(k * size + row) for row in range(size)])
-
-
-def training_loss(model: Pix2SeqD, **options: Any) -> TrainingLoss:
-    return TrainingLoss(model, DiffusionLoss(CosineSchedule(), model.codec, target=model.target), **options)
-
-
-class Run:
-    """A run of `fit` on a model; `weights[k]` are those after step k."""
-
-    def __init__(
-        self,
-        model: Pix2SeqD,
-        data: Iterator[Batch],
-        settings: LoopSettings,
-        *,
-        lr: Callable[[int], float] = lambda step: 1e-3,
-        sgd: bool = False,
-        log: RunLog | None = None,
-        start: int = 0,
-        **options: Any,
-    ) -> None:
-        accelerator = Accelerator(cpu=True, gradient_accumulation_steps=settings.accumulation)
-        module = training_loss(model, **options)
-        optimizer: torch.optim.Optimizer = build_optimizer(module, lr=1.0, betas=(0.9, 0.99), weight_decay=0.0)
-        if sgd:
-            optimizer = torch.optim.SGD(module.parameters(), lr=1.0)
-        self.model, self.settings = model, settings
-        self.ema: EMA = build_ema(model, decay=0.9)
-        self.weights = {start: self._copy()}
-        self.validated: list[int] = []
-        wrapped, optimizer = accelerator.prepare(module, optimizer)
-        fit(
-            wrapped,
-            data,
-            optimizer,
-            accelerator=accelerator,
-            ema=self.ema,
-            lr_schedule=lr,
-            settings=settings,
-            log=log,
-            save=self._save,
-            validate=self._validate,
-            start=start,
-        )
-
-    def _save(self, step: int) -> None:
-        self.weights[step] = self._copy()
-
-    def _validate(self, step: int) -> None:
-        self.validated.append(step)
-        self.model.eval()
-
-    def _copy(self) -> dict[str, Tensor]:
-        return {k: v.clone() for k, v in self.model.state_dict().items()}
-
-    def last(self) -> dict[str, Tensor]:
-        return self.weights[max(self.weights)]
 
 
 STEPWISE = LoopSettings(steps=3, batch_size=2, log_every=1, save_every=1)
@@ -386,3 +304,54 @@ def test_settings_below_their_least(name: str) -> None:
 def test_settings_below_zero(name: str) -> None:
     with pytest.raises(ValueError, match=f"^{name}: expected at least 0, got -1"):
         replace(STEPWISE, **{name: -1})
+
+
+# stopping and going on
+
+
+def test_a_signal_ends_the_run_after_a_checkpoint(tiny_model: Build) -> None:
+    run_settings = LoopSettings(steps=5, batch_size=1, save_every=5)
+    saved: list[int] = []
+    signals = iter([0, 0, 15, 15, 15])
+    accelerator = Accelerator(cpu=True)
+    module = training_loss(tiny_model())
+    wrapped, optimizer = accelerator.prepare(module, torch.optim.SGD(module.parameters(), lr=1.0))
+    with pytest.raises(Interrupted, match=r"^stopped by SIGTERM after step 3, with a checkpoint") as stop:
+        fit(
+            wrapped,
+            batches(1),
+            optimizer,
+            accelerator=accelerator,
+            ema=build_ema(module.model, decay=0.9),
+            lr_schedule=lambda step: 1e-3,
+            settings=run_settings,
+            log=None,
+            save=saved.append,
+            validate=lambda step: None,
+            received=lambda: next(signals),
+        )
+    assert saved == [3]
+    assert stop.value.exit_code == 143
+
+
+@pytest.mark.parametrize(
+    ("start", "samples", "validated", "missing"),
+    [
+        (4, 8, None, True),
+        (4, 8, 2, True),
+        (4, 8, 4, False),
+        (3, 6, 2, False),
+        (0, 0, None, False),
+        (4, None, None, False),
+    ],
+)
+def test_whether_a_validation_is_missing(start: int, samples: int | None, validated: int | None, missing: bool) -> None:
+    """Every 2 steps; a checkpoint that does not count samples does not know of validations either."""
+    settings = LoopSettings(steps=9, batch_size=2, validate_every=2)
+    progress = Progress(samples=samples, validated=validated)
+    assert validation_is_missing(progress, start, settings) == missing
+
+
+def test_samples_are_counted(tiny_model: Build) -> None:
+    run = Run(tiny_model(), batches(2), replace(STEPWISE, accumulation=2))
+    assert run.progress.samples == 3 * 2 * 2
