@@ -10,13 +10,18 @@ from ema_pytorch import EMA
 from torch import Tensor, nn
 
 
+def whole(tensor: Tensor) -> Tensor:
+    """The tensor itself, or all of one that is sharded over processes; they have to ask for it together."""
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+
+
 class WholeEMA(EMA):
     """An average that every process holds whole, also where the parameters of the model are sharded (FSDP2)."""
 
     def get_params_iter(self, model: nn.Module) -> Iterator[tuple[str, Tensor]]:
         """Names and whole parameters; all processes have to ask for those of a sharded model together."""
         for name, parameter in super().get_params_iter(model):
-            yield name, parameter.full_tensor() if hasattr(parameter, "full_tensor") else parameter
+            yield name, whole(parameter)
 
 
 def build_ema(model: nn.Module, *, decay: float) -> WholeEMA:

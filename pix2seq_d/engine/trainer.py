@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 from pix2seq_d.data.batch import Batch
 from pix2seq_d.diffusion.loss import DiffusionLoss, LossOutput, inverse_area_weight
 from pix2seq_d.engine.checkpoint import Progress
-from pix2seq_d.engine.ema import ema_distance
+from pix2seq_d.engine.ema import ema_distance, whole
 from pix2seq_d.engine.health import Meter, any_process, over_processes, peak_memory_mb
 from pix2seq_d.engine.interrupts import Interrupted
 from pix2seq_d.engine.optim import set_lr
@@ -159,7 +159,8 @@ class Loop:
                 accelerator.backward(output.loss)
                 if accelerator.sync_gradients:
                     norm = accelerator.clip_grad_norm_(self.module.parameters(), settings.clip_norm)
-                    bad = not bool(torch.isfinite(torch.stack([*losses, torch.as_tensor(norm).to(losses[0])])).all())
+                    norm = whole(torch.as_tensor(0.0 if norm is None else norm))  # DeepSpeed may not tell it
+                    bad = not bool(torch.isfinite(torch.stack([*losses, norm.to(losses[0])])).all())
                     bad_anywhere, signal_number = any_process([bad, self.received()], accelerator)
                     if not bad_anywhere or accelerator.scaler is not None:  # the scaler skips by itself, and adapts
                         self.optimizer.step()

@@ -1,10 +1,10 @@
 """One process with batch 8, two with batch 4 each, and accumulation 2 x 4 are one training.
 
 Tolerance: a gradient is a sum over 8 samples, and float32 sums in another order differ by about 1e-7 of it. Adam
-divides by the gradient's size, so the difference of a weight stays such a share of the learning rate (1e-3) where the
-gradient is larger than its rounding; the few whose gradient is nothing but rounding move by up to a learning rate a
-step. Hence: losses to 1e-4 of themselves, weights to 1e-3 (one step's worth) at most and 1e-5 on average. What noise
-that depends on the micro-step does is far outside, see the last test.
+divides by the gradient's size, so the difference of a weight stays such a share of the learning rate (1e-3), except where
+a gradient is hardly more than its own rounding. Seen: losses 1e-7 of themselves apart, weights 1.2e-7 at most, 1e-9 on
+average. Allowed, for processors that add otherwise: 1e-5, 1e-4 (a tenth of one step) and 1e-6. Noise that depends on
+the micro-step, see the last test, moves them by 1.6e-2, 1.2e-2 and 1.1e-3.
 """
 
 from __future__ import annotations
@@ -79,9 +79,9 @@ def differences(one: Path, other: Path) -> tuple[float, float, float]:
 
 def check_same_training(one: Path, other: Path) -> None:
     loss, largest, mean = differences(one, other)
-    assert loss < 1e-4
-    assert largest < 1e-3
-    assert mean < 1e-5
+    assert loss < 1e-5
+    assert largest < 1e-4
+    assert mean < 1e-6
 
 
 def test_two_processes_train_like_one(alone: Path, together: Path) -> None:
@@ -90,10 +90,11 @@ def test_two_processes_train_like_one(alone: Path, together: Path) -> None:
 
 
 def test_two_processes_validate_like_one(alone: Path, together: Path) -> None:
-    """Three videos on two processes: every metric to two wrong pixels or so, and pictures of all of them."""
+    """Three videos on two processes: every metric, but for a pixel here and there, and pictures of all of them."""
     one, two = (next(r for r in read_records(run) if r["kind"] == "validation") for run in (alone, together))
     assert one.keys() == two.keys()
-    assert all(two[name] == pytest.approx(one[name], abs=0.02) for name in one.keys() - {"kind", "step"})
+    assert one["miou"] > 1e-3
+    assert all(two[name] == pytest.approx(one[name], abs=1e-4) for name in one.keys() - {"kind", "step"})
     assert files_below(together / "samples") == files_below(alone / "samples") == {"step-00000020.png"}
 
 
