@@ -95,7 +95,7 @@ FAULTS: dict[str, Callable[[], None]] = {
     "kill -9 while old ones are removed": lambda: _in_save(checkpoint, "_remove_others", _half_a_prune),
     "disk full while the state is written": _full_while_the_state_is_written,
     "disk full while the model is written": lambda: _in_save(Pix2SeqD, "_save_pretrained", _full),
-    "disk full while the checkpoint is completed": lambda: _in_save(checkpoint, "_checksum", _full),
+    "disk full while the checkpoint is completed": lambda: _in_save(checkpoint, "_complete", _full),
     "SIGTERM at step 13": lambda: _before_step(lambda: _signal(signal.SIGTERM)),
     "SIGINT at step 13": lambda: _before_step(lambda: _signal(signal.SIGINT)),
     "SIGTERM while the model is written": lambda: _in_save(

@@ -1,7 +1,7 @@
 """One process with batch 8, two with batch 4 each, and accumulation 2 x 4 are one training.
 
 Tolerance: a gradient is a sum over 8 samples, and float32 sums in another order differ by about 1e-7 of it. Adam
-divides by the gradient's size, so the difference of a weight stays such a share of the learning rate (1e-3), except where
+divides by its size, so the difference of a weight stays such a share of the learning rate (1e-3), except where
 a gradient is hardly more than its own rounding. Seen: losses 1e-7 of themselves apart, weights 1.2e-7 at most, 1e-9 on
 average. Allowed, for processors that add otherwise: 1e-5, 1e-4 (a tenth of one step) and 1e-6. Noise that depends on
 the micro-step, see the last test, moves them by 1.6e-2, 1.2e-2 and 1.1e-3.
