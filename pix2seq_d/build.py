@@ -203,8 +203,22 @@ def build_transform(config: DataConfig, image_size: tuple[int, int], mask_size: 
     )
 
 
-def build_train_loader(config: RunConfig, model: Pix2SeqD, *, start: int, num_processes: int) -> DataLoader[Batch]:
-    """The training loader, beginning where optimizer step `start` begins."""
+def build_train_loader(
+    config: RunConfig, model: Pix2SeqD, *, start: int, num_processes: int, samples: int | None = None
+) -> DataLoader[Batch]:
+    """The training loader, beginning where optimizer step `start` begins.
+
+    Args:
+        config: of the run.
+        model: whose sizes the samples get.
+        start: optimizer steps done.
+        num_processes: processes of the run.
+        samples: taken from the data before, which counts if batches were of another size; None = `start` of today's.
+            What is left of a batch that was begun comes in the next epoch.
+    """
+    first = start * config.train.accumulation * num_processes
+    if start and samples is not None:
+        first = -(-samples // config.train.batch_size)
     clips = build_clips(
         config.data, config.data.train_split, past_offsets=config.model.past_offsets, size=config.model.image_size
     )
@@ -215,8 +229,9 @@ def build_train_loader(config: RunConfig, model: Pix2SeqD, *, start: int, num_pr
         batch_size=config.train.batch_size,
         num_instance_codes=model.num_instance_codes,
         seed=config.train.seed,
-        start=start * config.train.accumulation * num_processes,
+        start=first,
         num_workers=config.data.num_workers,
+        skip_listing=Path(config.train.output_dir) / "bad_files.txt" if config.data.on_error == "skip" else None,
     )
 
 
@@ -248,6 +263,7 @@ def build_loop_settings(config: RunConfig) -> LoopSettings:
         log_every=config.train.log_every,
         save_every=config.train.save_every,
         validate_every=config.validation.every,
+        max_skips=config.train.max_skips,
     )
 
 

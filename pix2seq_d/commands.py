@@ -28,6 +28,8 @@ from pix2seq_d.data.submission import (
 from pix2seq_d.data.submission_formats import Prediction
 from pix2seq_d.diffusion.samplers import SAMPLERS
 from pix2seq_d.engine.checkpoint import CheckpointError, find_model
+from pix2seq_d.engine.health import TrainingFault
+from pix2seq_d.engine.interrupts import Interrupted
 from pix2seq_d.evaluation import find_label_spec
 from pix2seq_d.labels import LabelSpec
 from pix2seq_d.models.pix2seq_d import WEIGHTS_NAME, Pix2SeqD
@@ -36,11 +38,14 @@ from pix2seq_d.predict import AnimationSettings, predict_folder
 
 logger = logging.getLogger(__name__)
 
-EXPECTED_ERRORS = (ValueError, TypeError, OSError, CheckpointError, FloatingPointError, ImportError)
+EXPECTED_ERRORS = (ValueError, TypeError, OSError, CheckpointError, FloatingPointError, ImportError, TrainingFault)
 
 
 def run_command(command: Callable[..., None], *arguments: object, **named: object) -> int:
-    """Runs a command; an expected error becomes one line on stderr and exit code 1, Ctrl-C exit code 130."""
+    """Runs a command; an expected error becomes one line on stderr and exit code 1, Ctrl-C exit code 130.
+
+    A training that SIGTERM or SIGINT has stopped after a checkpoint says so, and ends with exit code 143 or 130.
+    """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("accelerate").setLevel(logging.WARNING)
     for transport in ("httpx", "httpx2"):
@@ -55,6 +60,9 @@ def run_command(command: Callable[..., None], *arguments: object, **named: objec
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         return 130
+    except Interrupted as stop:
+        sys.stderr.write(f"{stop}\n")
+        return stop.exit_code
     return 0
 
 

@@ -20,6 +20,7 @@ from pix2seq_d import build
 from pix2seq_d.config import MODEL_SIZES, PRESETS, DataConfig, RunConfig
 from pix2seq_d.data.batch import Batch
 from pix2seq_d.data.formats import DataError, write_image
+from pix2seq_d.data.loader_faults import SkippingClips
 from pix2seq_d.data.pseudo_video import PseudoVideo
 from pix2seq_d.labels import LABEL_SPECS
 from pix2seq_d.models.pix2seq_d import Pix2SeqD
@@ -288,3 +289,18 @@ def test_the_loader_begins_where_a_step_begins(tmp_path: Path) -> None:
     assert same(first_batches(config, 1, start=1)[0], batches[2])
     assert same(first_batches(config, 1, start=1, num_processes=2)[0], batches[4])
     assert not same(batches[0], batches[2])
+
+
+def test_the_loader_begins_behind_the_samples_seen(tmp_path: Path) -> None:
+    """Batches of 2: after 8 samples comes batch 4, after 7 too (what is left of batch 3 comes in the next epoch)."""
+    config = tiny_config(tmp_path)
+    batches = first_batches(config, 5)
+    for samples in (7, 8):
+        assert same(first_batches(config, 1, start=1, samples=samples)[0], batches[4])
+
+
+def test_bad_clips_are_skipped_where_that_is_wished(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path / "run", "--data.on_error", "skip")
+    loader = build.build_train_loader(config, build.build_model(config), start=0, num_processes=1)
+    assert isinstance(loader.dataset, SkippingClips)
+    assert loader.dataset.listing == tmp_path / "run" / "bad_files.txt"
