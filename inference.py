@@ -3,7 +3,8 @@
 import argparse
 import sys
 
-from pix2seq_d.commands import add_inference_arguments, run_command, run_inference
+from pix2seq_d.commands import run_command
+from pix2seq_d.inference import add_inference_arguments, run_inference
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="inference.py", description=__doc__)

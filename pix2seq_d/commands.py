@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import logging
-import os
 import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -18,26 +15,25 @@ from pix2seq_d.cli import parse_run_config
 from pix2seq_d.data.check import check_videos, format_report
 from pix2seq_d.data.download import DOWNLOADS, fetch_dataset
 from pix2seq_d.data.formats import DataError
-from pix2seq_d.data.labels_json import read_labels_json
-from pix2seq_d.data.sources import open_sources
-from pix2seq_d.data.submission import SUBMISSION_FORMATS, check_submission, export_predictions
+from pix2seq_d.data.submission import SUBMISSION_FORMATS, export_predictions
 from pix2seq_d.diffusion.samplers import SAMPLERS
 from pix2seq_d.engine.checkpoint import CheckpointError, find_model
-from pix2seq_d.engine.evaluate import evaluate_folders, format_table, write_json
-from pix2seq_d.labels import LABEL_SPECS, LabelSpec
+from pix2seq_d.engine.health import TrainingFault
+from pix2seq_d.engine.interrupts import Interrupted
+from pix2seq_d.evaluation import find_label_spec
 from pix2seq_d.models.pix2seq_d import WEIGHTS_NAME, Pix2SeqD
 from pix2seq_d.pipeline import Pix2SeqDPipeline
-from pix2seq_d.predict import ON_ERROR, predict_sources
-from pix2seq_d.report.write import write_report
-from pix2seq_d.result_files import AnimationSettings, OutputSettings
 
 logger = logging.getLogger(__name__)
 
-EXPECTED_ERRORS = (ValueError, TypeError, OSError, CheckpointError, FloatingPointError, ImportError)
+EXPECTED_ERRORS = (ValueError, TypeError, OSError, CheckpointError, FloatingPointError, ImportError, TrainingFault)
 
 
 def run_command(command: Callable[..., None], *arguments: object, **named: object) -> int:
-    """Runs a command; an expected error becomes one line on stderr and exit code 1, Ctrl-C exit code 130."""
+    """Runs a command; an expected error becomes one line on stderr and exit code 1, Ctrl-C exit code 130.
+
+    A training that SIGTERM or SIGINT has stopped after a checkpoint says so, and ends with exit code 143 or 130.
+    """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("accelerate").setLevel(logging.WARNING)
     for transport in ("httpx", "httpx2"):
@@ -52,6 +48,9 @@ def run_command(command: Callable[..., None], *arguments: object, **named: objec
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         return 130
+    except Interrupted as stop:
+        sys.stderr.write(f"{stop}\n")
+        return stop.exit_code
     return 0
 
 
@@ -91,151 +90,6 @@ def run_download(arguments: argparse.Namespace) -> None:
     logger.info("%s: %s %s", arguments.dataset, "now in" if fetched else "already in", folder)
 
 
-# inference
-
-
-def add_inference_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of inference.py."""
-    add = parser.add_argument
-    text = "folder of frames (subfolders = videos), video files, a pattern, or a list .txt; docs/inference.md"
-    add("--input_folder", "--input", dest="input", nargs="+", required=True, metavar="PATH", help=text)
-    add("--output_folder", type=Path, required=True, metavar="DIR", help="gets panoptic/, overlay/ and overview/")
-    add("--checkpoint", required=True, metavar="PATH_OR_HUB_ID", help="saved model, run folder, checkpoint or Hub id")
-    add("--num_steps", type=int, metavar="N", help="denoising steps of a first frame (default: the model's)")
-    add("--num_steps_next", type=int, metavar="M", help="denoising steps of later frames (default: the model's)")
-    add("--td_steps", type=float, metavar="D", help="asymmetric time interval, in steps (default: the model's)")
-    add("--sampler", choices=tuple(SAMPLERS), help="reverse process (default: the model's)")
-    add("--min_pixels", type=int, metavar="P", help="drop segments of fewer pixels (default: the model's)")
-    add("--seed", type=int, default=0, metavar="S", help="of the starting noise (default: 0)")
-    add("--device", metavar="NAME", help='"cpu", "cuda", "cuda:1", ... (default: a GPU if there is one)')
-    add("--on_error", choices=ON_ERROR, default="stop", help="at a frame that cannot be read (default: stop)")
-    add("--animation", choices=("gif", "webp", "mp4", "none"), default="gif", help="one per video (default: gif)")
-    add("--animation_shows", choices=("overview", "overlay"), default="overview", help="(default: overview)")
-    add("--fps", type=float, metavar="F", help="frames a second of the animation (default: the video's; of frames 10)")
-    add("--contact_sheet", type=int, default=0, metavar="N", help="N evenly spaced overlays on one picture per video")
-    add("--confidence", action="store_true", help="also write the probability of the chosen codes to confidence/")
-    add("--report", action="store_true", help="also write report.html, a page to look at the results; and confidence/")
-    add("--overwrite", action="store_true", help="predict anew what the output folder holds already")
-    add("--format", choices=tuple(SUBMISSION_FORMATS), help="also export the maps for a benchmark, to a folder FORMAT/")
-    _add_export_options(add)
-
-
-def run_inference(arguments: argparse.Namespace) -> None:
-    """Predicts what the arguments name."""
-    sources = open_sources(arguments.input)
-    names = ("num_steps", "num_steps_next", "td_steps", "sampler", "min_pixels", "seed")
-    chosen = {name: getattr(arguments, name) for name in names}
-    suffix = "" if arguments.animation == "none" else f".{arguments.animation}"
-    outputs = OutputSettings(
-        AnimationSettings(suffix, arguments.fps, shows=arguments.animation_shows),
-        contact_sheet=arguments.contact_sheet,
-        confidence=arguments.confidence or arguments.report,
-    )
-    _check_device(arguments.device)
-    pipeline = Pix2SeqDPipeline.from_pretrained(find_model(arguments.checkpoint), device=arguments.device)
-    export = _planned_export(arguments, pipeline.model.label_spec)
-    predictor = pipeline.predictor(**chosen)
-    settings = {
-        "checkpoint": arguments.checkpoint,
-        "weights": _fingerprint(pipeline.model),
-        "input": [os.path.realpath(path) for path in arguments.input],
-        **{name: getattr(pipeline.model, name) if value is None else value for name, value in chosen.items()},
-    }
-    count = predict_sources(
-        predictor,
-        sources,
-        arguments.output_folder,
-        settings=settings,
-        outputs=outputs,
-        on_error=arguments.on_error,
-        overwrite=arguments.overwrite,
-    )
-    logger.info("%d frames predicted; maps, overlays and animations are in %s", count, arguments.output_folder)
-    if arguments.report:
-        logger.info("%s: a page to look at the results", write_report(arguments.output_folder, sources))
-    export()
-
-
-def _planned_export(arguments: argparse.Namespace, label_spec: LabelSpec) -> Callable[[], None]:
-    """What is left to do after a run; refuses now what the export would refuse then."""
-    if arguments.format is None:
-        if arguments.zip or arguments.ground_truth is not None:
-            raise ValueError("--zip and --ground_truth: expected --format with them, got none")
-        return lambda: None
-    output = arguments.output_folder / arguments.format
-    options: dict[str, Any] = {
-        "name": arguments.format,
-        "label_spec": label_spec,
-        "ground_truth": arguments.ground_truth,
-        "zipped": arguments.zip,
-    }
-    check_submission(output=output, **options)
-
-    def export() -> None:
-        export_predictions(arguments.output_folder, output, **options)
-        logger.info("%s: the maps as %s", output, SUBMISSION_FORMATS[arguments.format].about)
-
-    return export
-
-
-def _check_device(name: str | None) -> None:
-    if name is None:
-        return
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:  # an unknown device, and one that is not there
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"--device: expected a device of this machine, got {name!r} ({reason})") from None
-
-
-def _fingerprint(model: Pix2SeqD) -> str:
-    """Of the weights: a run folder or a Hub id can hold others tomorrow."""
-    digest = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.cpu().numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
-# evaluation
-
-
-def add_evaluation_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of evaluate.py."""
-    add = parser.add_argument
-    add("--predictions", type=Path, required=True, metavar="DIR", help="predicted maps {sequence}/{frame}.png")
-    add("--ground_truth", type=Path, required=True, metavar="DIR", help="ground truth in the same layout")
-    names = ", ".join(LABEL_SPECS)
-    add("--label_spec", default="kitti-step", metavar="NAME", help=f"{names}, or a labels.json (default: kitti-step)")
-    add("--output", type=Path, metavar="FILE", help="write all numbers as JSON")
-    add("--windows", type=int, nargs="+", default=[1, 2, 3, 4], metavar="K", help="VPQ windows (default: 1 2 3 4)")
-    add("--per_class", action="store_true", help="add the table of classes")
-
-
-def run_evaluation(arguments: argparse.Namespace) -> None:
-    """Scores a folder as the arguments say."""
-    result = evaluate_folders(
-        arguments.predictions,
-        arguments.ground_truth,
-        named_label_spec(arguments.label_spec),
-        windows=arguments.windows,
-        own_maps=arguments.label_spec not in LABEL_SPECS,
-    )
-    sys.stdout.write(format_table(result, per_class=arguments.per_class) + "\n")
-    if arguments.output:
-        write_json(arguments.output, result)
-        logger.info("all numbers: %s", arguments.output)
-
-
-def named_label_spec(name: str) -> LabelSpec:
-    """The spec of that name, or of a labels.json; raises ValueError for another name, DataError for a broken file."""
-    if name in LABEL_SPECS:
-        return LABEL_SPECS[name]
-    if Path(name).suffix != ".json":
-        raise ValueError(f"--label_spec: expected one of {', '.join(LABEL_SPECS)}, or a labels.json, got {name!r}")
-    return read_labels_json(name)
-
-
 # looking at a dataset
 
 
@@ -258,8 +112,9 @@ def run_check(arguments: argparse.Namespace) -> None:
     if arguments.dataset not in READERS:
         raise ValueError(f"--dataset: expected one of {', '.join(READERS)}, got {arguments.dataset!r}")
     faults = 0
-    for split in arguments.split:
-        report = check_videos(READERS[arguments.dataset](arguments.root, split))
+    found = [(split, READERS[arguments.dataset](arguments.root, split)) for split in arguments.split]
+    for split, videos in found:  # a layout that is wrong is said before hours of reading
+        report = check_videos(videos)
         sys.stdout.write(f"{split}\n{format_report(report)}\n")
         sys.stdout.write(
             f"needs --model.num_class_bits {report.spec.num_class_bits} and "
@@ -275,7 +130,8 @@ def run_check(arguments: argparse.Namespace) -> None:
 # handing in predictions
 
 
-def _add_export_options(add: Callable[..., object]) -> None:
+def add_export_options(add: Callable[..., object]) -> None:
+    """Arguments that `export` and inference.py have in common."""
     add(
         "--ground_truth",
         type=Path,
@@ -294,7 +150,7 @@ def add_export_arguments(parser: argparse.ArgumentParser) -> None:
     add("--output", type=Path, required=True, metavar="DIR", help="new folder; JSON files are called like it")
     text = "classes of the predictions, mapped by name: a label spec or a labels.json (default: those of the format)"
     add("--label_spec", metavar="NAME", help=text)
-    _add_export_options(add)
+    add_export_options(add)
 
 
 def run_export(arguments: argparse.Namespace) -> None:
@@ -303,7 +159,7 @@ def run_export(arguments: argparse.Namespace) -> None:
         arguments.predictions,
         arguments.output,
         name=arguments.format,
-        label_spec=named_label_spec(arguments.label_spec) if arguments.label_spec else None,
+        label_spec=find_label_spec(arguments.label_spec) if arguments.label_spec else None,
         ground_truth=arguments.ground_truth,
         zipped=arguments.zip,
     )

@@ -6,8 +6,8 @@ import argparse
 import logging
 from pathlib import Path
 
-from pix2seq_d.commands import named_label_spec
 from pix2seq_d.data.sources import open_sources
+from pix2seq_d.evaluation import find_label_spec
 from pix2seq_d.report.write import write_report
 from pix2seq_d.run_record import RunRecord
 
@@ -35,7 +35,7 @@ def run_report(arguments: argparse.Namespace) -> None:
         arguments.predictions,
         open_sources(inputs),
         path=arguments.output,
-        label_spec=named_label_spec(arguments.label_spec) if arguments.label_spec else None,
+        label_spec=find_label_spec(arguments.label_spec) if arguments.label_spec else None,
         scores=arguments.metrics,
         max_frames=arguments.max_frames,
         max_side=arguments.max_side,

@@ -1,4 +1,4 @@
-"""Frames -> panoptic maps, overlays and an animation per sequence, resumable.
+"""Frames of videos, or images of their own -> panoptic maps, overlays and an animation per sequence, resumable.
 
 OUTPUT/panoptic/{sequence}/{frame}.png (KITTI-STEP encoding), OUTPUT/overlay/{sequence}/{frame}.png,
 OUTPUT/overview/{sequence}.gif, OUTPUT/inference.json (settings, finished sequences, skipped frames).
@@ -24,6 +24,7 @@ from pix2seq_d.video.tracker import PanopticMap, VideoPredictor
 logger = logging.getLogger(__name__)
 
 ON_ERROR = ("stop", "skip")
+SAVE_EVERY = 100  # images between two writings of the record
 
 
 def predict_folder(
@@ -35,6 +36,7 @@ def predict_folder(
     outputs: OutputSettings | None = None,
     on_error: str = "stop",
     overwrite: bool = False,
+    stills: bool = False,
 ) -> int:
     """Predicts every sequence of a folder (or of other inputs), frame by frame, at the frames' own size.
 
@@ -46,6 +48,7 @@ def predict_folder(
         outputs: as `predict_sources`.
         on_error: as `predict_sources`.
         overwrite: as `predict_sources`.
+        stills: as `predict_sources`.
 
     Returns:
         Number of frames predicted now.
@@ -62,6 +65,7 @@ def predict_folder(
         outputs=outputs,
         on_error=on_error,
         overwrite=overwrite,
+        stills=stills,
     )
 
 
@@ -74,12 +78,14 @@ def predict_sources(
     outputs: OutputSettings | None = None,
     on_error: str = "stop",
     overwrite: bool = False,
+    stills: bool = False,
 ) -> int:
     """Predicts every source, frame by frame, at the frames' own size.
 
     Finished sequences of an earlier run with the same settings are kept; one that is unfinished, or of which a map is
     missing, starts over, so that its ids and bits are those of an uninterrupted run. A frame that is skipped gets no
     map, and the predictor does not see it: its past maps, and with them the ids of objects, wait for the next frame.
+    Of stills the finished ones are kept one by one; the record is written every SAVE_EVERY of them and at the end.
 
     Args:
         predictor: makes the maps; reset at the start of every sequence.
@@ -90,14 +96,16 @@ def predict_sources(
         on_error: "stop" at a frame that cannot be read, or "skip" it and say so. A run that stops at errors predicts
             sequences anew that an earlier one has finished with frames skipped.
         overwrite: predict every sequence anew, whatever the output folder holds.
+        stills: frames are images of their own: no past, sizes as they come, no animation.
 
     Returns:
         Number of frames predicted now.
 
     Raises:
         DataError: an unreadable frame, frames of several sizes in a sequence, two frames of one name, a sequence
-            without a readable frame.
-        ValueError: the output folder holds results of other settings, or lies in a folder of frames.
+            without a readable frame, no readable one among stills.
+        ValueError: the output folder holds results of other settings, or lies in a folder of frames; stills from a
+            video file, or with a contact sheet.
         OSError: the output folder cannot be written.
     """
     if on_error not in ON_ERROR:
@@ -106,21 +114,40 @@ def predict_sources(
     for source in sources:
         _check_apart(source.folder, output)
         _check_names(source)
+    if stills:
+        sources, outputs = [still for source in sources for still in source.stills()], outputs.of_stills()
+        settings = {**settings, "stills": True}
     record = RunRecord.open(output, settings, predictor.model.label_spec, overwrite=overwrite)
     waiting = [s for s in sources if not record.is_finished(s, skipping=on_error == "skip")]
     if kept := len(sources) - len(waiting):
-        logger.info("%s: %d of %d sequences are finished already", output_folder, kept, len(sources))
+        kind = "images" if stills else "sequences"
+        logger.info("%s: %d of %d %s are finished already", output_folder, kept, len(sources), kind)
     count = 0
+    options: dict[str, Any] = {"outputs": outputs, "on_error": on_error, "stills": stills}
     with tqdm(total=sum(len(s.names) for s in waiting), unit="frame", dynamic_ncols=True, disable=None) as bar:
-        for source in waiting:
-            skipped = _predict_source(predictor, source, output, outputs=outputs, on_error=on_error, bar=bar)
-            record.finish(source.sequence_id, skipped)
-            count += len(source.names) - len(skipped)
+        try:
+            for number, source in enumerate(waiting, 1):
+                skipped = _predict_source(predictor, source, output, bar=bar, **options)
+                record.finish(source, skipped)
+                if not stills or number % SAVE_EVERY == 0:
+                    record.save()
+                count += len(source.names) - len(skipped)
+        finally:
+            record.save()
+    if stills and all(record.skipped_of(s).issuperset(s.names) for s in sources):
+        raise DataError(f"{output}: expected at least one readable image, found none in {len(sources)}")
     return count
 
 
 def _predict_source(
-    predictor: VideoPredictor, source: FrameSource, output: Path, *, outputs: OutputSettings, on_error: str, bar: Any
+    predictor: VideoPredictor,
+    source: FrameSource,
+    output: Path,
+    *,
+    outputs: OutputSettings,
+    on_error: str,
+    bar: Any,
+    stills: bool,
 ) -> list[str]:
     """Names of the frames that were skipped."""
     spec, name, total, skipped = predictor.model.label_spec, source.sequence_id, len(source.names), []
@@ -140,7 +167,7 @@ def _predict_source(
                 skipped.append(frame.name)
             bar.set_postfix_str(name)
             bar.update()
-        if len(skipped) == total:
+        if len(skipped) == total and not stills:
             raise DataError(f"{name}: expected at least one readable frame, found none in {total}")
     if files.film is not None and files.film.count < total - len(skipped):
         logger.info("%s: shows the first %d of %d frames", files.film.writer.path, files.film.count, total)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 
@@ -75,6 +75,12 @@ class OutputSettings:
     def __post_init__(self) -> None:
         if self.contact_sheet < 0:
             raise ValueError(f"contact_sheet: expected at least 0 frames, got {self.contact_sheet}")
+
+    def of_stills(self) -> OutputSettings:
+        """These without an animation, of images that are no video; raises ValueError for a contact sheet."""
+        if self.contact_sheet:
+            raise ValueError(f"contact_sheet: expected 0, stills have sizes of their own, got {self.contact_sheet}")
+        return replace(self, animation=AnimationSettings(""))
 
 
 class ResultFiles:

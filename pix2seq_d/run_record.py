@@ -22,16 +22,16 @@ class RunRecord:
 
     Attributes:
         output: the folder.
-        settings: what decides the result, as JSON gives it back.
+        settings: what decides the result, as JSON gives it back; "stills" where frames are images of their own.
         label_spec: of the maps; None in a record of a version that did not write it.
-        finished: sequences that are done.
-        skipped: names of the frames without a map, by sequence.
+        finished: sequences that are done; of stills images, {sequence}/{frame}.
+        skipped: names of the frames without a map, by the same.
     """
 
     output: Path
     settings: dict[str, Any]
     label_spec: LabelSpec | None = None
-    finished: list[str] = field(default_factory=list)
+    finished: set[str] = field(default_factory=set)
     skipped: dict[str, list[str]] = field(default_factory=dict)
 
     @classmethod
@@ -47,7 +47,7 @@ class RunRecord:
         values = json.loads(json.dumps(settings))
         new = cls(output, values, label_spec)
         if overwrite or not (output / RECORD).exists():
-            new._write()
+            new.save()
             return new
         earlier = cls.read(output)
         old = earlier.settings
@@ -73,35 +73,48 @@ class RunRecord:
                 output,
                 dict(values["settings"]),
                 None if spec is None else LabelSpec.from_dict(spec),
-                list(values["finished"]),
+                set(values["finished"]),
                 {key: list(names) for key, names in values.get("skipped", {}).items()},
             )
         except (ValueError, KeyError, TypeError, AttributeError):
             raise ValueError(f"{path}: not readable as the record of an earlier run; remove it to start over") from None
 
+    @property
+    def stills(self) -> bool:
+        """Whether every frame is an image of its own."""
+        return bool(self.settings.get("stills"))
+
     def is_finished(self, source: FrameSource, *, skipping: bool) -> bool:
         """Whether every frame of a source has its map, frames that were skipped left out where that is wanted."""
-        skipped = set(self.skipped.get(source.sequence_id, ()))
+        skipped = self.skipped_of(source)
         maps = self.output / "panoptic" / source.sequence_id
         return (
-            source.sequence_id in self.finished
+            self._key(source) in self.finished
             and (skipping or not skipped)
             and all((maps / f"{name}.png").is_file() for name in source.names if name not in skipped)
         )
 
-    def finish(self, sequence_id: str, skipped: Sequence[str]) -> None:
-        """Notes on disk that a sequence is done; raises OSError if it cannot be written."""
-        self.finished = sorted({*self.finished, sequence_id}, key=natural_key)
-        self.skipped.pop(sequence_id, None)
-        if skipped:
-            self.skipped[sequence_id] = list(skipped)
-        self._write()
+    def skipped_of(self, source: FrameSource) -> set[str]:
+        """Names of its frames that were skipped."""
+        return set(self.skipped.get(self._key(source), ()))
 
-    def _write(self) -> None:
+    def finish(self, source: FrameSource, skipped: Sequence[str]) -> None:
+        """Notes that a source is done, until `save` in memory alone."""
+        key = self._key(source)
+        self.finished.add(key)
+        self.skipped.pop(key, None)
+        if skipped:
+            self.skipped[key] = list(skipped)
+
+    def _key(self, source: FrameSource) -> str:
+        return f"{source.sequence_id}/{source.names[0]}" if self.stills else source.sequence_id
+
+    def save(self) -> None:
+        """Writes the record in one piece; raises OSError if that cannot be done."""
         values = {
             "settings": self.settings,
             "label_spec": self.label_spec and self.label_spec.to_dict(),
-            "finished": self.finished,
+            "finished": sorted(self.finished, key=natural_key),
             "skipped": self.skipped,
         }
         write_bytes(self.output / RECORD, json.dumps(values, indent=2).encode())

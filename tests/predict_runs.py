@@ -29,7 +29,7 @@ def picture(size: tuple[int, int], *, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8)
 
 
-def run(predictor: Any, source: Path, target: Path, *, animation: AnimationSettings = QUIET, **options: Any) -> int:
+def run(predictor: Any, source: Any, target: Path, *, animation: AnimationSettings = QUIET, **options: Any) -> int:
     settings, outputs = options.pop("settings", {"steps": 2}), options.pop("outputs", OutputSettings(animation))
     return predict_folder(predictor, source, target, settings=settings, outputs=outputs, **options)
 

@@ -55,6 +55,8 @@ ROOMS = {
     "launch": (7, "commands"),
     "commands": (7, "commands"),
     "commands_report": (7, "commands"),
+    "evaluation": (7, "commands"),
+    "inference": (7, "commands"),
     "cli": (7, "commands"),
     "__main__": (7, "commands"),
     "": (8, "public names"),

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from pix2seq_d.commands import add_evaluation_arguments, add_inference_arguments
 from pix2seq_d.commands_report import add_report_arguments
+from pix2seq_d.evaluation import add_evaluation_arguments
+from pix2seq_d.inference import add_inference_arguments
 from pix2seq_d.report.frame_layers import HEAT_LAYERS
 
 DOCS = Path(__file__).parents[1] / "docs"

@@ -16,11 +16,12 @@ import pytest
 from PIL import Image
 from predict_runs import SIZES, picture, refused, run, write_frames, written
 
-from pix2seq_d import result_files
+from pix2seq_d import predict, result_files
 from pix2seq_d.data import formats
 from pix2seq_d.data.formats import DataError, read_image, read_kitti_step, write_image
 from pix2seq_d.models.pix2seq_d import Pix2SeqD
 from pix2seq_d.result_files import AnimationSettings
+from pix2seq_d.run_record import RunRecord
 from pix2seq_d.video.tracker import PanopticMap, VideoPredictor
 from pix2seq_d.visualize import overview
 
@@ -131,23 +132,60 @@ def test_a_finished_video_that_has_grown_or_lost_a_map_is_predicted_anew(
     assert json.loads((out / "inference.json").read_text())["finished"] == ["a", "b"]
 
 
-def test_a_run_that_is_cut_off_goes_on(predictor: VideoPredictor, tmp_path: Path) -> None:
-    frames, out = write_frames(tmp_path / "in"), tmp_path / "out"
-    run(predictor, frames, tmp_path / "straight")
+def interrupt_at(call: int, predictor: VideoPredictor) -> None:
     step, calls = predictor.step, []
 
     def interrupted(frame: np.ndarray) -> PanopticMap:
         calls.append(1)
-        if len(calls) == 5:
+        if len(calls) == call:
             raise KeyboardInterrupt
         return step(frame)
 
     predictor.step = interrupted  # type: ignore[assignment,method-assign]
+
+
+def test_a_run_that_is_cut_off_goes_on(predictor: VideoPredictor, tmp_path: Path) -> None:
+    frames, out = write_frames(tmp_path / "in"), tmp_path / "out"
+    run(predictor, frames, tmp_path / "straight")
+    interrupt_at(5, predictor)
     with pytest.raises(KeyboardInterrupt):
         run(predictor, frames, out)
     assert json.loads((out / "inference.json").read_text())["finished"] == ["a"]
     assert run(predictor, frames, out) == 3
     assert written(out) == written(tmp_path / "straight")
+
+
+def test_stills_that_are_cut_off_go_on_image_by_image(predictor: VideoPredictor, tmp_path: Path) -> None:
+    frames, out = write_frames(tmp_path / "in"), tmp_path / "out"
+    write_image(frames / "a" / "11.png", picture((50, 30)))
+    assert run(predictor, frames, tmp_path / "straight", stills=True, animation=AnimationSettings()) == 7
+    interrupt_at(6, predictor)
+    with pytest.raises(KeyboardInterrupt):
+        run(predictor, frames, out, stills=True)
+    record = json.loads((out / "inference.json").read_text())
+    assert record["settings"] == {"steps": 2, "stills": True}
+    assert (record["finished"], record["skipped"]) == (["a/8", "a/9", "a/10", "a/11", "b/8"], {})
+    (out / "panoptic" / "a" / "9.png").unlink()
+    assert run(predictor, frames, out, stills=True) == 3
+    assert written(out) == written(tmp_path / "straight")
+    assert not (out / "overview").exists()
+    with pytest.raises(ValueError, match=r"other settings \(stills True -> None\)"):
+        run(predictor, frames, out)
+
+
+def test_the_record_of_stills_is_written_now_and_then(
+    predictor: VideoPredictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved, save = [], RunRecord.save
+
+    def count(record: RunRecord) -> None:
+        saved.append(len(record.finished))
+        save(record)
+
+    monkeypatch.setattr(RunRecord, "save", count)
+    monkeypatch.setattr(predict, "SAVE_EVERY", 4)
+    assert run(predictor, write_frames(tmp_path / "in"), tmp_path / "out", stills=True) == 6
+    assert saved == [0, 4, 6]
 
 
 def test_results_of_other_settings_are_refused(predictor: VideoPredictor, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -108,7 +109,48 @@ def test_frames_of_another_size_are_not_skipped(predictor: VideoPredictor, tmp_p
         run(predictor, frames, tmp_path / "out", on_error="skip")
 
 
+def test_unreadable_stills_are_skipped_one_by_one(tiny_model: Build, tmp_path: Path) -> None:
+    frames, out, stand_in = grey_frames(tmp_path / "in", 3, broken=0), tmp_path / "out", Seeing(tiny_model())
+    assert run(stand_in, frames, out, on_error="skip", stills=True) == 2
+    assert stand_in.seen == [-1, -1, 10, -1, 20]  # a reset before each
+    record = json.loads((out / "inference.json").read_text())
+    assert (record["finished"], record["skipped"]) == (["v/0", "v/1", "v/2"], {"v/0": ["0"]})
+    assert run(stand_in, frames, out, on_error="skip", stills=True) == 0
+    with pytest.raises(DataError, match=r"0\.png: expected an image, got an empty file"):
+        run(stand_in, frames, out, stills=True)
+    grey_frames(tmp_path / "in", 3, broken=None)
+    assert run(stand_in, frames, out, stills=True) == 1
+    assert json.loads((out / "inference.json").read_text())["skipped"] == {}
+
+
+def test_stills_without_a_readable_one(tiny_model: Build, tmp_path: Path) -> None:
+    frames = grey_frames(tmp_path / "in", 1, broken=0)
+    for _ in range(2):
+        with pytest.raises(DataError, match="out: expected at least one readable image, found none in 1"):
+            run(Seeing(tiny_model()), frames, tmp_path / "out", on_error="skip", stills=True)
+
+
+def test_stills_of_patterns_lists_and_files(predictor: VideoPredictor, tmp_path: Path) -> None:
+    """The same maps, whatever names the images; sizes and order do not matter."""
+    frames = write_frames(tmp_path / "in")
+    write_image(frames / "a" / "11.png", picture((50, 30)))
+    paths = sorted(frames.rglob("*.png"), reverse=True)
+    (tmp_path / "list.txt").write_text("\n".join(map(str, paths)))
+    inputs: dict[str, Any] = {"folder": frames, "pattern": frames / "*/*.png", "list": tmp_path / "list.txt"}
+    inputs["files"] = paths
+    for name, given in inputs.items():
+        assert run(predictor, given, tmp_path / name, stills=True) == 7
+        assert written(tmp_path / name / "panoptic") == written(tmp_path / "folder" / "panoptic")
+
+
 # video files
+
+
+def test_a_video_has_no_stills(tiny_model: Build, tmp_path: Path) -> None:
+    path = write_video(tmp_path / "v.mp4", 3)
+    with pytest.raises(ValueError, match=r"stills: expected images of their own, got the video .*v\.mp4"):
+        run(Seeing(tiny_model()), path, tmp_path / "out", stills=True)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_video_goes_in_and_comes_out_at_its_rate(tiny_model: Build, tmp_path: Path) -> None:

@@ -104,6 +104,13 @@ def test_room_for_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     assert AnimationSettings(".gif").room_for(np.zeros((1, 1, 3), np.uint8)) == 200
 
 
+def test_stills_have_neither_animation_nor_sheet() -> None:
+    settings = OutputSettings(confidence=True).of_stills()
+    assert (settings.animation.suffix, settings.confidence, settings.of_stills()) == ("", True, settings)
+    with pytest.raises(ValueError, match="contact_sheet: expected 0, stills have sizes of their own, got 6"):
+        OutputSettings(contact_sheet=6).of_stills()
+
+
 def test_argument_errors() -> None:
     with pytest.raises(ValueError, match="shows: expected overview or overlay, got 'frame'"):
         AnimationSettings(shows="frame")

@@ -18,7 +18,7 @@ from loopback_hub import running_hub
 from tiny_runs import TINY_OPTIONS, accelerate_state, tiny_config  # noqa: F401
 from zips import kitti_step_zip
 
-from pix2seq_d import commands
+from pix2seq_d import inference as inference_command
 from pix2seq_d.data.formats import read_kitti_step, write_image, write_kitti_step
 from pix2seq_d.data.synthetic_videos import SyntheticVideos
 from pix2seq_d.launch import initial_model
@@ -285,7 +285,7 @@ def test_ctrl_c_during_inference(
     def interrupted(*arguments: object, **options: object) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(commands, "predict_sources", interrupted)
+    monkeypatch.setattr(inference_command, "predict_sources", interrupted)
     assert inference(call, data, model) == 130
     assert capsys.readouterr().err.endswith("interrupted\n")
 

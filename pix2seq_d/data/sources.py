@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Container, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -47,6 +47,10 @@ class FrameSource(Protocol):
         """Names of the frames, in order."""
 
     @property
+    def paths(self) -> Sequence[Path]:
+        """What messages call them, {name} with or without a suffix: files, or what is not there below a video file."""
+
+    @property
     def fps(self) -> float | None:
         """Frames a second, None where nothing says so."""
 
@@ -56,6 +60,9 @@ class FrameSource(Protocol):
 
     def read(self, wanted: Container[str] | None = None) -> Iterator[SourceFrame]:
         """Every frame, or those whose names are `wanted`, in order; an unreadable one comes without an image."""
+
+    def stills(self) -> Sequence[FrameSource]:
+        """Every frame as a source of its own, of the same name; raises ValueError where frames are no files."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +86,12 @@ class ImageSource:
     @property
     def names(self) -> Sequence[str]:
         """File names without suffix."""
-        return [path.stem for path in self.sequence.paths]
+        return [path.stem for path in self.paths]
+
+    @property
+    def paths(self) -> Sequence[Path]:
+        """The files."""
+        return self.sequence.paths
 
     def read(self, wanted: Container[str] | None = None) -> Iterator[SourceFrame]:
         """As FrameSource.read."""
@@ -89,6 +101,10 @@ class ImageSource:
                     yield SourceFrame(path.stem, str(path), read_image(path))
                 except DataError as error:
                     yield SourceFrame(path.stem, str(path), None, str(error))
+
+    def stills(self) -> Sequence[ImageSource]:
+        """Every image as a source of its own, all of the sequence's name."""
+        return [replace(self, sequence=FrameSequence(self.sequence_id, (path,))) for path in self.paths]
 
 
 @dataclass(frozen=True)
@@ -113,6 +129,11 @@ class VideoSource:
         """000000, 000001, ..."""
         return [f"{number:06d}" for number in range(len(self.video))]
 
+    @property
+    def paths(self) -> Sequence[Path]:
+        """VIDEO.mp4/000000, ...: nothing lies there."""
+        return [self.video.path / name for name in self.names]
+
     def read(self, wanted: Container[str] | None = None) -> Iterator[SourceFrame]:
         """As FrameSource.read; raises DataError for a frame that is too large or turned by no quarter turn."""
         numbers = None if wanted is None else {k for k, name in enumerate(self.names) if name in wanted}
@@ -120,6 +141,12 @@ class VideoSource:
             name, where = f"{frame.number:06d}", self.video.describe(frame.number)
             error = "" if frame.image is not None else f"{where}: expected a readable frame ({frame.reason})"
             yield SourceFrame(name, where, frame.image, error)
+
+    def stills(self) -> Sequence[FrameSource]:
+        """Refuses: raises ValueError."""
+        raise ValueError(
+            f"stills: expected images of their own, got the video {self.video.path}; --no-stills predicts it as one"
+        )
 
 
 def open_sources(inputs: str | Path | Iterable[str | Path]) -> list[FrameSource]:

@@ -154,6 +154,7 @@ document.addEventListener("keydown", (event) => {
   const far = event.shiftKey ? 10 : 1;
   if (/^[1-9]$/.test(event.key) && layers[event.key - 1]) layers[event.key - 1].tick.click();
   else if (event.key === " " ? pressed : moved) return;
+  else if (event.key === " " && run.stills) return;
   else if (event.key === " ") toggle();
   else if (event.key === "ArrowLeft") step(-far);
   else if (event.key === "ArrowRight") step(far);
@@ -165,6 +166,7 @@ document.addEventListener("keydown", (event) => {
 
 // What stays the same
 
+if (run.stills) for (const part of document.querySelectorAll(".playing")) part.hidden = true; // no video to play
 run.sequences.forEach(({ id }) => byId("sequence").append(element("option", id)));
 byId("notes").textContent = run.notes.join(" ");
 byId("legend").append(...Object.values(run.classes).map(([name, colour, isThing]) => {

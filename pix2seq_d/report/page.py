@@ -40,7 +40,7 @@ def page_foot() -> str:
 
 
 def score_tables(scores: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The tables of what `write_json` of engine/evaluate.py has written, of what is there: title, header, rows."""
+    """The tables of what `write_json` of engine/tables.py has written, of what is there: title, header, rows."""
     tables = [_summary(scores)]
     if sequences := _part(scores, "stq").get("per_sequence"):
         rows = [[name, *(_percent(s, key) for key in ("stq", "aq", "iou"))] for name, s in sequences.items()]

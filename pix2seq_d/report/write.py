@@ -52,7 +52,7 @@ def write_report(
     max_frames: int = 120,
     max_side: int = 640,
 ) -> Path:
-    """Writes the report of a folder that `predict_sources` has written.
+    """Writes the report of a folder that `predict_sources` has written; stills are shown one by one, not played.
 
     Args:
         output_folder: holds panoptic/ and inference.json; further layers are taken where they are there.
@@ -96,10 +96,11 @@ def write_report(
                 "run-data",
                 {
                     "layers": [*MAP_LAYERS.items(), *((layer.folder, layer.label) for layer in heats)],
-                    "sequences": [_describe(sequence) for sequence in chosen],
+                    "sequences": [_describe(sequence, "images" if record.stills else "frames") for sequence in chosen],
                     "classes": _classes(spec, seen),
                     "tables": tables,
                     "settings": [[k, _readable(v)] for k, v in record.settings.items()],
+                    "stills": record.stills,
                     "notes": notes,
                 },
             )
@@ -128,9 +129,9 @@ def _choose(output: Path, sources: Sequence[FrameSource], max_frames: int) -> tu
     return chosen, notes
 
 
-def _describe(sequence: Chosen) -> dict[str, Any]:
+def _describe(sequence: Chosen, kind: str) -> dict[str, Any]:
     shown, total = len(sequence.names), sequence.total
-    note = f"{shown} of {total} frames" if shown < total else f"{total} frames"
+    note = f"{shown} of {total} {kind}" if shown < total else f"{total} {kind}"
     if sequence.stride > 1:
         note += f", every {_ordinal(sequence.stride)} one"
     fps = (sequence.source.fps or DEFAULT_FPS) / sequence.stride

@@ -146,3 +146,25 @@ def test_inputs_that_are_nothing(tmp_path: Path, name: str) -> None:
 
 def test_no_input() -> None:
     assert "got nothing" in refused([])
+
+
+def test_stills_are_sources_of_one_frame(tmp_path: Path) -> None:
+    write(*(tmp_path / f"{name}.png" for name in ("a/9", "a/10", "b/1")))
+    sources = open_sources(tmp_path)
+    assert [path for source in sources for path in source.paths] == [
+        tmp_path / f"{n}.png" for n in ("a/9", "a/10", "b/1")
+    ]
+    stills = [still for source in sources for still in source.stills()]
+    assert [(s.sequence_id, *s.names, s.folder) for s in stills] == [
+        (*n, tmp_path) for n in (("a", "9"), ("a", "10"), ("b", "1"))
+    ]
+    (frame,) = stills[1].read()
+    assert (frame.name, frame.image is not None and frame.image[0, 0, 0]) == ("10", 1)
+
+
+def test_a_video_has_frames_below_its_name_and_no_stills(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "v.mp4", 2)
+    (source,) = open_sources(path)
+    assert source.paths == [path / "000000", path / "000001"]
+    with pytest.raises(ValueError, match=r"stills: expected images of their own, got the video .*v\.mp4; --no-stills"):
+        source.stills()

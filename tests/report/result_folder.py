@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
 from pix2seq_d.data.formats import write_image, write_kitti_step, write_png
+from pix2seq_d.data.sources import open_sources
 from pix2seq_d.labels import LabelSpec
 from pix2seq_d.run_record import RunRecord
 
@@ -30,7 +34,12 @@ def frame(t: int) -> np.ndarray:
 
 
 def write_results(
-    root: Path, *, sequences: tuple[str, ...] = ("a", "b"), count: int = 3, confidence: bool = True
+    root: Path,
+    *,
+    sequences: tuple[str, ...] = ("a", "b"),
+    count: int = 3,
+    confidence: bool = True,
+    settings: Mapping[str, Any] = MappingProxyType({}),
 ) -> tuple[Path, Path]:
     """Frames and results; returns their folders."""
     source, output = root / "frames", root / "out"
@@ -41,7 +50,8 @@ def write_results(
             write_kitti_step(output / "panoptic" / name / f"{t}.png", class_map, instance_map)
             if confidence:
                 write_png(output / "confidence" / name / f"{t}.png", sure)
-    record = RunRecord.open(output, {"seed": 3, "input": [str(source)]}, SPEC)
-    for name in sequences:
-        record.finish(name, [])
+    record = RunRecord.open(output, {"seed": 3, "input": [str(source)], **settings}, SPEC)
+    for video in open_sources(source):
+        record.finish(video, [])
+    record.save()
     return source, output

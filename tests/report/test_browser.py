@@ -135,6 +135,21 @@ def test_playing_goes_round_and_stops(page: Any) -> None:
     assert seen == [str((k + 1) % 4) for k in range(len(seen))]
 
 
+def test_stills_are_stepped_through_not_played(browser: Any, tmp_path: Path) -> None:
+    source, output = write_results(tmp_path, sequences=("a",), settings={"stills": True})
+    page = browser.new_page()
+    page.goto(write_report(output, open_sources(source)).as_uri())
+    assert page.locator("#play").is_hidden()
+    assert page.get_by_text("Speed").is_hidden()
+    assert "play" not in page.locator(".hint").inner_text()
+    page.keyboard.press("Space")
+    page.wait_for_timeout(300)
+    assert position(page) == "0 (1/3)"
+    page.keyboard.press("ArrowRight")
+    assert position(page) == "1 (2/3)"
+    page.close()
+
+
 def test_a_row_shows_its_box(page: Any) -> None:
     assert page.locator("#box").is_hidden()
     page.get_by_role("button", name="window.hacked").focus()

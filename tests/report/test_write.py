@@ -10,7 +10,7 @@ import pytest
 from page_data import blocks, picture
 from result_folder import SIZE, SPEC, write_results
 
-from pix2seq_d.data.formats import DataError, write_image
+from pix2seq_d.data.formats import DataError, write_image, write_kitti_step
 from pix2seq_d.data.sources import open_sources
 from pix2seq_d.report.write import write_report
 
@@ -30,7 +30,7 @@ def test_frames_in_order_with_their_layers(tmp_path: Path) -> None:
     assert run["sequences"][1] == {"id": "b", "fps": 10.0, "note": "3 frames", "count": 3}
     assert run["classes"]["0"] == ["ground", "#008000", False]
     assert run["settings"] == [["seed", "3"], ["input", str(source)]]
-    assert (run["tables"], run["notes"]) == ([], [])
+    assert (run["tables"], run["notes"], run["stills"]) == ([], [], False)
 
 
 def test_the_same_results_give_the_same_bytes(tmp_path: Path) -> None:
@@ -73,6 +73,22 @@ def test_pictures_are_bounded(tmp_path: Path) -> None:
     (shown,) = blocks(output / "report.html", "frame-data")
     assert {picture(uri).shape for uri in shown["images"].values()} == {(16, 32, 4)}
     assert shown["size"] == list(SIZE)  # boxes are of the frame
+
+
+def test_stills_are_called_images(tmp_path: Path) -> None:
+    """And every one has its own size."""
+    source, output = write_results(tmp_path, sequences=("a",), settings={"stills": True})
+    write_image(source / "a" / "1.png", np.zeros((12, 30, 3), np.uint8))
+    for kind in ("panoptic", "confidence"):
+        (output / kind / "a" / "1.png").unlink()
+    write_kitti_step(output / "panoptic" / "a" / "1.png", np.zeros((12, 30), np.uint8), np.zeros((12, 30), np.int32))
+    write_report(output, open_sources(source))
+    assert [f["size"] for f in blocks(output / "report.html", "frame-data")] == [[20, 40], [12, 30], [20, 40]]
+    (run,) = blocks(output / "report.html", "run-data")
+    assert (run["stills"], run["sequences"][0]["note"]) == (True, "3 images")
+    write_report(output, open_sources(source), max_frames=2)
+    (run,) = blocks(output / "report.html", "run-data")
+    assert run["sequences"][0]["note"] == "2 of 3 images, every 2nd one"
 
 
 def test_scores(tmp_path: Path) -> None:
