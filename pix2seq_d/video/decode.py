@@ -24,11 +24,13 @@ class CodeProbabilities:
         planes: per group (n, H, W).
         codes: per group (n,) int64, the code of each plane.
         spec: label spec of the class codes.
+        objects: (class codes, instance codes) bool, the pairs that may be chosen; None = all.
     """
 
     planes: tuple[Tensor, ...]
     codes: tuple[Tensor, ...]
     spec: LabelSpec
+    objects: Tensor | None = None
 
     def choose(self) -> tuple[Tensor, Tensor]:
         """The most probable codes (G, H, W), instances on things only, and the probability (H, W) of the choice."""
@@ -37,9 +39,41 @@ class CodeProbabilities:
         thing = self.spec.is_thing(chosen[0] - 1)
         confidence = best[0].values
         for i in range(1, len(chosen)):
+            probability = best[i].values
+            if self.objects is not None:  # elsewhere the best code of the pixel's class
+                wrong = thing & ~self.objects[chosen[0], chosen[i]]
+                allowed = self.objects[chosen[0][wrong]][:, self.codes[i]].T
+                p = torch.where(allowed, self.planes[i][:, wrong], -1).max(0)
+                chosen[i][wrong], probability[wrong] = self.codes[i][p.indices], p.values
             chosen[i] = chosen[i] * thing
-            confidence = torch.where(thing, confidence * best[i].values, confidence)
+            confidence = torch.where(thing, confidence * probability, confidence)
         return torch.stack(chosen), confidence.float()
+
+    def only(self, objects: Tensor) -> CodeProbabilities:
+        """Choosing among these pairs of class and instance code; without the classes that win at no pixel."""
+        classes = self.planes[0].argmax(0).unique()
+        planes, codes = (self.planes[0][classes], *self.planes[1:]), (self.codes[0][classes], *self.codes[1:])
+        return replace(self, planes=planes, codes=codes, objects=objects)
+
+    def recode(self, instance_codes: Tensor) -> CodeProbabilities:
+        """The probability of every chosen instance code moved to another code.
+
+        Args:
+            instance_codes: (H, W) int64, the codes that take the place of the chosen ones.
+        """
+        old = self.choose()[0][1]
+        (classes, planes), codes = self.planes, self.codes[1].tolist()
+        pairs = torch.stack([old, instance_codes]).flatten(1).unique(dim=1).T.tolist()
+        codes += sorted({new for _, new in pairs} - {0, *codes})
+        moved = torch.cat([planes, planes.new_zeros(len(codes) - len(planes), *planes.shape[1:])])
+        for a, b in pairs:
+            if a != b:
+                others = (old == a) & (instance_codes != b)
+                here = dilate((old == a) & (instance_codes == b), 1) & ~others if bool(others.any()) else 1
+                share = planes[codes.index(a)] * here
+                moved[codes.index(a)] -= share
+                moved[codes.index(b)] += share
+        return replace(self, planes=(classes, moved), codes=(self.codes[0], self.codes[1].new_tensor(codes)))
 
     def winners_only(self) -> CodeProbabilities:
         """Without the codes that win at no pixel."""
