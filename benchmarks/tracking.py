@@ -11,7 +11,7 @@ import json
 import time
 import tracemalloc
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -147,7 +147,7 @@ class CodeReading:
         return code_map, {key: self.last[key][1] for key in keys}
 
 
-def separated(codes: np.ndarray, past: deque[np.ndarray], num_codes: int) -> np.ndarray:
+def separated(codes: np.ndarray, past: Iterable[np.ndarray], num_codes: int) -> np.ndarray:
     """As the predictor does before it associates: parts of one code that lie apart get codes of their own."""
     present = [torch.from_numpy(np.unique(c)) for c in codes]
     present[1] = present[1][present[1] > 0]
@@ -197,7 +197,8 @@ def follow(arguments: argparse.Namespace, make: Callable[..., CodeReading | Trac
         tracks, counter, maps = make(num_codes=arguments.num_codes), Switches(), truths(arguments, index)
         for t in range(arguments.num_frames):
             class_map, instance_map = maps(t)
-            codes = separated(model.step(class_map, instance_map, past), past, arguments.num_codes)
+            known = [*past, tracks.expected_codes(class_map.shape)] if isinstance(tracks, TrackIds) else past
+            codes = separated(model.step(class_map, instance_map, past), known, arguments.num_codes)
             begin = time.perf_counter()
             kept, table = tracks.update(codes[0], codes[1])
             seconds += time.perf_counter() - begin

@@ -56,24 +56,28 @@ class CodeProbabilities:
         return replace(self, planes=planes, codes=codes, objects=objects)
 
     def recode(self, instance_codes: Tensor) -> CodeProbabilities:
-        """The probability of every chosen instance code moved to another code.
+        """The probability of chosen instance codes moved to other codes.
+
+        Where a code goes to several, each takes its own pixels and those beside them.
 
         Args:
-            instance_codes: (H, W) int64, the codes that take the place of the chosen ones.
+            instance_codes: (H, W) int64, the codes that take the place of the chosen ones; 0 where none is chosen.
         """
         old = self.choose()[0][1]
-        (classes, planes), codes = self.planes, self.codes[1].tolist()
         pairs = torch.stack([old, instance_codes]).flatten(1).unique(dim=1).T.tolist()
-        codes += sorted({new for _, new in pairs} - {0, *codes})
-        moved = torch.cat([planes, planes.new_zeros(len(codes) - len(planes), *planes.shape[1:])])
-        for a, b in pairs:
-            if a != b:
-                others = (old == a) & (instance_codes != b)
-                here = dilate((old == a) & (instance_codes == b), 1) & ~others if bool(others.any()) else 1
-                share = planes[codes.index(a)] * here
-                moved[codes.index(a)] -= share
-                moved[codes.index(b)] += share
-        return replace(self, planes=(classes, moved), codes=(self.codes[0], self.codes[1].new_tensor(codes)))
+        moves = [(a, b) for a, b in pairs if a != b]
+        if not moves:
+            return self
+        (classes, planes), codes = self.planes, self.codes[1].tolist()
+        codes += sorted({b for _, b in moves} - set(codes))
+        result = torch.cat([planes, planes.new_zeros(len(codes) - len(planes), *planes.shape[1:])])
+        for a, b in moves:
+            share, stays = planes[codes.index(a)], (old == a) & (instance_codes != b)
+            if bool(stays.any()):
+                share = share * (dilate((old == a) & (instance_codes == b), 1) & ~stays)
+            result[codes.index(a)] -= share
+            result[codes.index(b)] += share
+        return replace(self, planes=(classes, result), codes=(self.codes[0], self.codes[1].new_tensor(codes)))
 
     def winners_only(self) -> CodeProbabilities:
         """Without the codes that win at no pixel."""
@@ -142,7 +146,9 @@ def small_segments(codes: Tensor, min_pixels: float) -> list[tuple[Tensor, tuple
 
 def dilate(mask: Tensor, radius: int) -> Tensor:
     """(H, W) boolean map, grown by `radius` pixels in every direction."""
-    return F.max_pool2d(mask[None].float(), 2 * radius + 1, stride=1, padding=radius)[0] > 0
+    size = 2 * radius + 1
+    rows = F.max_pool2d(mask[None].float(), (size, 1), stride=1, padding=(radius, 0))
+    return F.max_pool2d(rows, (1, size), stride=1, padding=(0, radius))[0] > 0
 
 
 def _neighbour_instance(codes: Tensor, here: Tensor, class_code: int, allowed: Tensor) -> int:

@@ -1,6 +1,6 @@
 """Streaming prediction: one frame in, one panoptic map out, remembering only the maps at the past offsets.
 
-The model's instance codes are few and get reused; here they become track ids that are never given twice.
+The model's instance codes are few and get reused; `tracks.py` makes them track ids that are never given twice.
 G code groups (class, instance), S logit planes, H W frame size, h w mask size.
 """
 
@@ -87,7 +87,7 @@ class VideoPredictor:
     def reset(self) -> None:
         """Forgets the video: the next frame is a first frame."""
         self.memory: deque[Tensor] = deque(maxlen=max((-o for o in self.model.past_offsets), default=0))
-        self.tracks = TrackIds(num_codes=self.model.num_instance_codes)
+        self.tracks = TrackIds(num_codes=self.model.num_instance_codes, past_frames=self.memory.maxlen or 0)
         self.frame_index = 0
         self.frame_size: tuple[int, ...] | None = None
 
@@ -154,9 +154,10 @@ class VideoPredictor:
         area = math.prod  # of a size, in pixels
         mask_per_frame = area(box.content_size) / area(box.source_size) * area(self.model.mask_size)
         min_pixels = self.min_pixels * mask_per_frame / area(self.model.image_size)
+        expected = torch.from_numpy(self.tracks.expected_codes(self.model.mask_size)).to(self.device)
         return separate_objects(
             probabilities.suppress_small(min_pixels),
-            self.memory,
+            [*self.memory, expected],
             num_codes=self.model.num_instance_codes,
             min_pixels=min_pixels,
         )
