@@ -163,7 +163,7 @@ class VideoPredictor:
         )
 
     def _associate(self, probabilities: CodeProbabilities) -> tuple[CodeProbabilities, np.ndarray]:
-        """Probabilities in which every object has the code of the frames before, and the tracks of (class code, code)."""
+        """Every object in the code that it had before, and the track ids of (class code, instance code)."""
         codes, _ = probabilities.choose()
         ids = np.zeros((self.model.label_spec.num_classes + 1, self.model.num_instance_codes + 1), np.int32)
         if len(codes) < 2:
@@ -181,4 +181,6 @@ class VideoPredictor:
         instance_codes = codes[1] if len(codes) > 1 else torch.zeros_like(codes[0])
         class_map, _ = self.model.label_spec.from_codes(codes[0], instance_codes)
         class_codes, instances = (m.cpu().numpy() for m in (codes[0], instance_codes))
-        return PanopticMap(class_map.cpu().numpy().astype(np.uint8), ids[class_codes, instances], confidence.cpu().numpy())
+        return PanopticMap(
+            class_map.cpu().numpy().astype(np.uint8), ids[class_codes, instances], confidence.cpu().numpy()
+        )

@@ -14,7 +14,6 @@ MIN_IOU = 0.1  # of a segment with the mask that its track expects
 SAME_CODE = 0.5  # what the track's code is worth in IoU
 REACH = 1 / 12  # of the map's height: how far from its place an object with its code, or a hidden one, is found again
 ALIKE = 3.0  # largest ratio of an object's areas before and after it was hidden
-INSIDE = 0.6  # share of a fragment that lies where the objects of its class are expected
 APART = 0.5  # share of an expected mask that a segment covers where its own track is not expected
 MAX_GROWTH = 1.25  # a frame
 
@@ -93,11 +92,16 @@ class _Frame:
         """Tracks that have a segment."""
         return set(self.owner[self.owner >= 0].tolist())
 
-    def paint(self, tracks: list[int]) -> np.ndarray:
-        """(h, w) bool, where any of the tracks is expected."""
+    def iou(self, track: int, segments: np.ndarray) -> float:
+        """Of a track's expected mask with the union of segments."""
+        overlap = self.overlap[track, segments].sum()
+        return float(overlap / (self.expected[track][1].sum() + self.area[segments].sum() - overlap))
+
+    def paint(self, track: int) -> np.ndarray:
+        """(h, w) bool, where a track is expected."""
         canvas = np.zeros(self.labels.shape, bool)
-        for place, mask in (self.expected[t] for t in tracks):
-            canvas[place] |= mask
+        place, mask = self.expected[track]
+        canvas[place] = mask
         return canvas
 
     def cut(self, part: np.ndarray, segment: int, owner: int) -> None:
@@ -172,19 +176,23 @@ class TrackIds:
             near = gap <= REACH * frame.labels.shape[0]
             possible = (frame.owner < 0) & (frame.classes == track.class_id) & near & (likely | same)
             score = iou + SAME_CODE * same - 1e-3 * gap
-            pairs += [(track.missing > 0, -score[s], t, s) for s in np.flatnonzero(possible)]
-        for _, _, t, s in sorted(pairs):
-            if frame.owner[s] < 0 and t not in frame.owned():
+            pairs += [(-score[s], t, s) for s in np.flatnonzero(possible)]
+        matched: set[int] = set()
+        for _, t, s in sorted(pairs):
+            if frame.owner[s] < 0 and t not in matched:
                 frame.owner[s] = t
+                matched.add(t)
 
     def _join_fragments(self, frame: _Frame, visible: list[int]) -> None:
-        """Segments of nobody that lie where objects of their class are expected are parts of these."""
-        found = frame.owned()
-        for c in {self.tracks[t].class_id for t in found}:
-            tracks = [t for t in visible if self.tracks[t].class_id == c and t in found]
-            inside = np.bincount(frame.labels[frame.paint(tracks)], minlength=len(frame.owner))
-            for s in np.flatnonzero((frame.owner < 0) & (frame.classes == c) & (inside >= INSIDE * frame.area)):
-                frame.owner[s] = tracks[int(frame.overlap[tracks, s].argmax())]
+        """A segment of nobody that makes an object more like its expected mask is a part of it."""
+        found = [t for t in visible if t in frame.owned()]
+        for s in np.argsort(-frame.overlap.max(0, initial=0), kind="stable"):
+            of_class = [t for t in found if self.tracks[t].class_id == frame.classes[s]]
+            if frame.owner[s] < 0 and of_class:
+                t = max(of_class, key=lambda t: frame.overlap[t, s])
+                parts = np.flatnonzero(frame.owner == t)
+                if frame.iou(t, np.append(parts, s)) > frame.iou(t, parts):
+                    frame.owner[s] = t
 
     def _split_merged(self, frame: _Frame, visible: list[int]) -> None:
         """A segment where two objects that once were apart are expected, and with room for both, is shared out."""
@@ -193,7 +201,7 @@ class TrackIds:
             if frame.owner[s] < 0 or frame.classes[s] != track.class_id or len(frame.codes) > self.num_codes:
                 continue
             other = self.tracks[frame.owner[s]]
-            here, mine, theirs = frame.labels == s, frame.paint([t]), frame.paint([int(frame.owner[s])])
+            here, mine, theirs = frame.labels == s, frame.paint(t), frame.paint(int(frame.owner[s]))
             room = here.sum() >= theirs.sum() + APART * mine.sum()
             if room and (here & mine & ~theirs).sum() >= APART * mine.sum() and not self._attached(track, other):
                 boxes = (k.expect(k.box) for k in (track, other))
@@ -222,7 +230,7 @@ class TrackIds:
         return codes, {(t.class_id, t.code): t.track_id for t in self.tracks if not t.missing}
 
     def _attach(self, found: np.ndarray, known: int) -> None:
-        """Of the tracks that a track has touched since it began those that are left; a new one touches its neighbours."""
+        """Drops what a track no longer touches; a new track is attached to all that it touches."""
         ids = {t: track.track_id for t, track in enumerate(self.tracks) if not track.missing}
         beside: dict[int, set[int]] = {t: set() for t in ids}
         for a, b in touching_pairs(found):
