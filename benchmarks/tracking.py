@@ -12,6 +12,7 @@ import tracemalloc
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -176,15 +177,12 @@ class Switches:
                 self.last[i] = best
 
 
-def truths(arguments: argparse.Namespace, index: int) -> Callable[[int], tuple[np.ndarray, np.ndarray]]:
-    """Frame number -> true maps at mask size."""
-    sequence = SyntheticSequence(index, split=arguments.split, height=96, width=320)
-
-    def maps(t: int) -> tuple[np.ndarray, np.ndarray]:
-        class_map, instance_map = sequence.maps(t)
-        return class_map[::STRIDE, ::STRIDE].astype(np.int64), instance_map[::STRIDE, ::STRIDE].astype(np.int64)
-
-    return maps
+@cache
+def truths(split: str, index: int, num_frames: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """True maps of a video at mask size."""
+    sequence = SyntheticSequence(index, split=split, height=96, width=320)
+    maps = (sequence.maps(t) for t in range(num_frames))
+    return [(c[::STRIDE, ::STRIDE].copy(), i[::STRIDE, ::STRIDE].copy()) for c, i in maps]
 
 
 def follow(
@@ -195,9 +193,9 @@ def follow(
     seconds = 0.0
     for index in range(arguments.num_sequences):
         model, past = CopyingModel(arguments.num_codes, mistakes, seed=index), deque[np.ndarray](maxlen=2)
-        tracks, counter, maps = make(num_codes=arguments.num_codes), Switches(), truths(arguments, index)
-        for t in range(arguments.num_frames):
-            class_map, instance_map = maps(t)
+        tracks, counter = make(num_codes=arguments.num_codes), Switches()
+        for maps in truths(arguments.split, index, arguments.num_frames):
+            class_map, instance_map = (m.astype(np.int64) for m in maps)
             known = [*past, tracks.expected_codes(class_map.shape)] if isinstance(tracks, TrackIds) else past
             codes = separated(model.step(class_map, instance_map, past), known, arguments.num_codes)
             begin = time.perf_counter()
@@ -261,8 +259,7 @@ METHODS: dict[str, Callable[..., CodeReading | TrackIds]] = {
 
 def endure(arguments: argparse.Namespace) -> None:
     """100 frames shown again and again as new ones: what is held and how long a frame takes, from time to time."""
-    maps, tracks = truths(arguments, 0), TrackIds(num_codes=arguments.num_codes)
-    frames = [maps(t) for t in range(100)]
+    frames, tracks = truths(arguments.split, 0, 100), TrackIds(num_codes=arguments.num_codes)
     tracemalloc.start()
     seconds = 0.0
     print("| frame | ids given | tracks held | kB held | ms a frame |\n|" + " --- |" * 5)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from pix2seq_d.data.formats import read_kitti_step
+from pix2seq_d.labels import LABEL_SPECS
 from pix2seq_d.video.tracks import Track, TrackIds, box_distance, box_gap, number_segments, regions, touching_pairs
 
+SPEC = LABEL_SPECS["kitti-step"]
 ROAD, PERSON, CAR = 0, 11, 13
 H, W = 12, 48  # REACH is one pixel
 
@@ -200,6 +206,26 @@ def test_nothing_is_split_where_no_code_is_free() -> None:
     film.show(car(1, 10, width=8), car(2, 20, width=8))
     film.show(car(1, 10, width=8), car(2, 19, width=8))
     assert len(ids(film.show(car(1, 10, width=16), (PERSON, 2, (8, 40, 12, 44))))) == 2
+
+
+# real maps
+
+
+def test_objects_of_kitti_keep_their_ids_when_every_code_changes() -> None:
+    folder = os.environ.get("PIX2SEQ_D_TEST_DATA")
+    if not folder:
+        pytest.skip("PIX2SEQ_D_TEST_DATA is not set: no real KITTI-STEP maps")
+    maps = Path(folder) / "kitti_step_fixture" / "official" / "panoptic_maps" / "train" / "0001"
+    tracks, ids_of = TrackIds(num_codes=63), []
+    for path, factor in ((maps / "000000.png", 1), (maps / "000001.png", 7)):
+        class_map, instance_map = read_kitti_step(path)
+        instance_map = instance_map * SPEC.is_thing(class_map)
+        codes = np.where(instance_map > 0, instance_map * factor % 61 + 1, 0)
+        kept, ids = tracks.update(class_map, codes)
+        objects = np.unique(np.stack([instance_map, class_map, kept])[:, kept > 0], axis=1).T.tolist()
+        ids_of.append({i: ids[class_id, code] for i, class_id, code in objects})
+        assert len(objects) == len(ids_of[-1]) == 7
+    assert ids_of[0] == ids_of[1]
 
 
 # a long video
