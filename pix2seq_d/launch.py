@@ -78,26 +78,7 @@ def run_training(config: RunConfig) -> Path:
     prepared = accelerator.prepare(loader)
     redo = ("validation",) if validation_is_missing(progress, start, settings) else ()
     log = _open_log(run_dir, values, start, redo) if accelerator.is_main_process else None
-
-    def save(step: int) -> None:
-        checkpoint.save(
-            run_dir,
-            step,
-            accelerator=accelerator,
-            averaged=ema.ema_model,
-            config=values,
-            keep=config.train.keep_checkpoints,
-            progress=progress,
-        )
-
-    def score(step: int) -> None:
-        result = _score(config, ema.ema_model, accelerator, log, run_dir, step)
-        _note_best(config.validation.best, result, step, progress)
-        if accelerator.is_main_process:
-            if progress.best_step == step:
-                checkpoint.export_best(run_dir, ema.ema_model)
-            checkpoint.note_progress(run_dir, step, progress)
-
+    state = _RunState(config, run_dir, accelerator, ema.ema_model, progress, log)
     with StopSignals() as signals:
         try:
             fit(
@@ -109,14 +90,17 @@ def run_training(config: RunConfig) -> Path:
                 lr_schedule=build_lr_schedule(config),
                 settings=settings,
                 log=log,
-                save=save,
-                validate=score,
+                save=state.save,
+                validate=state.validate,
                 start=start,
                 progress=progress,
                 received=lambda: signals.received,
             )
         except RuntimeError as error:
-            raise explain(error, last_opened=opened.last()) from error
+            fault = explain(error, last_opened=opened.last())
+            if fault is None:
+                raise
+            raise fault from error
     if accelerator.is_main_process:
         logger.info("model with averaged weights: %s", checkpoint.export(run_dir))
     # the order that lets gloo processes end cleanly
@@ -126,6 +110,42 @@ def run_training(config: RunConfig) -> Path:
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return run_dir
+
+
+@dataclasses.dataclass
+class _RunState:
+    """What checkpoints and validations of a run need."""
+
+    config: RunConfig
+    run_dir: Path
+    accelerator: Accelerator
+    averaged: Pix2SeqD
+    progress: checkpoint.Progress
+    log: RunLog | None
+
+    def save(self, step: int) -> None:
+        """Writes a checkpoint."""
+        checkpoint.save(
+            self.run_dir,
+            step,
+            accelerator=self.accelerator,
+            averaged=self.averaged,
+            config=dataclasses.asdict(self.config),
+            keep=self.config.train.keep_checkpoints,
+            progress=self.progress,
+        )
+
+    def validate(self, step: int) -> None:
+        """Scores the averaged model; the first of equal scores stays the best."""
+        scores = _score(self.config, self.averaged, self.accelerator, self.log, self.run_dir, step)
+        metric, progress = self.config.validation.best, self.progress
+        progress.validated = step
+        if metric and (progress.best is None or scores[metric] > progress.best):
+            progress.best, progress.best_step = scores[metric], step
+            if self.accelerator.is_main_process:
+                checkpoint.export_best(self.run_dir, self.averaged)
+        if self.accelerator.is_main_process:
+            checkpoint.note_progress(self.run_dir, step, progress)
 
 
 def check_data(config: RunConfig) -> None:
@@ -231,10 +251,3 @@ def _score(
         log.write("validation", step, **scores)
         write_image(run_dir / "samples" / f"step-{step:08d}.png", grid([[picture] for picture in pictures]))
     return scores
-
-
-def _note_best(metric: str, scores: dict[str, float], step: int, progress: checkpoint.Progress) -> None:
-    """The first of equal scores stays the best."""
-    progress.validated = step
-    if metric and (progress.best is None or scores[metric] > progress.best):
-        progress.best, progress.best_step = scores[metric], step

@@ -45,6 +45,7 @@ ROOMS = {
     "video.decode": (4, "tracker"),
     "video.separate": (4, "tracker"),
     "video.tracker": (4, "tracker"),
+    "video.tracks": (4, "tracker"),
     "pipeline": (5, "pipeline"),
     "result_files": (5, "predict"),
     "run_record": (5, "predict"),

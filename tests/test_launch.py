@@ -21,6 +21,7 @@ from pix2seq_d import launch
 from pix2seq_d.config import RunConfig
 from pix2seq_d.data.synthetic_videos import SyntheticVideos
 from pix2seq_d.engine.checkpoint import CheckpointError, list_checkpoints
+from pix2seq_d.engine.health import TrainingFault
 from pix2seq_d.engine.runlog import RunLog, read_log
 from pix2seq_d.models.pix2seq_d import Pix2SeqD
 
@@ -135,6 +136,31 @@ def test_the_best_model_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert progress == {
         "samples": 8, "skipped": 0, "skipped_in_a_row": 0, "validated": 4, "best": 0.5, "best_step": 2
     }  # fmt: skip
+
+
+# errors explained
+
+
+@pytest.mark.parametrize(
+    ("error", "told", "words"),
+    [
+        (
+            torch.cuda.OutOfMemoryError("CUDA out of memory. More"),
+            TrainingFault,
+            "out of memory: lower train.batch_size",
+        ),
+        (RuntimeError("shapes differ"), RuntimeError, "^shapes differ$"),
+    ],
+)
+def test_errors_of_the_loop(
+    error: RuntimeError, told: type[Exception], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(launch, "fit", fails)
+    with pytest.raises(told, match=words):
+        launch.run_training(tiny_config(tmp_path))
 
 
 # what is refused before any work is done

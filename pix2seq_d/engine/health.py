@@ -120,8 +120,8 @@ OUT_OF_MEMORY = (
 )
 
 
-def explain(error: RuntimeError, *, last_opened: Sequence[str] = ()) -> RuntimeError:
-    """What a user can act on, for errors of PyTorch that say it badly; any other error as it is.
+def explain(error: RuntimeError, *, last_opened: Sequence[str] = ()) -> TrainingFault | None:
+    """What a user can act on, for errors of PyTorch that say it badly; None for any other error.
 
     Args:
         error: what the training loop raised.
@@ -133,4 +133,4 @@ def explain(error: RuntimeError, *, last_opened: Sequence[str] = ()) -> RuntimeE
     if re.search(r"DataLoader worker \(pid.*(exited unexpectedly|is killed by signal)", text):
         files = ", ".join(path for path in last_opened if path) or "none"
         return TrainingFault(f"a loader process died; files that the loader had opened last: {files} ({text[:200]})")
-    return error
+    return None

@@ -58,7 +58,7 @@ def set_recompute(model: nn.Module, active: bool) -> None:
     """Switches activation checkpointing of every module of `model` that knows it."""
     for module in model.modules():
         if hasattr(module, "recompute"):
-            module.recompute = active
+            module.recompute = active  # type: ignore[assignment]
 
 
 class SampleDropout(nn.Module):
