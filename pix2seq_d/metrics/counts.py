@@ -216,10 +216,10 @@ class SegmentationMetric(StreamingMetric):
 def _count_arrays(maps: Mapping[str, np.ndarray], layout: ClassLayout, where: str) -> JointCounts:
     values, lengths = _runs([m.reshape(-1) for m in maps.values()])
     runs = dict(zip(maps, values))
-    highs = {name: _check_ids(ids, name=name, where=where, layout=layout) for name, ids in runs.items()}
+    highest = {name: _check_ids(ids, name=name, where=where, layout=layout) for name, ids in runs.items()}
     target, pred = (
-        _segments(*(part.get(f"{side}_{kind}") for part in (runs, highs) for kind in ("semantic", "instance")), layout)
-        for side in ("target", "pred")
+        _segments(runs[classes], runs.get(instances), (highest[classes], highest.get(instances, 0)), layout)
+        for classes, instances in (("target_semantic", "target_instance"), ("pred_semantic", "pred_instance"))
     )
     return _tally(target, pred, lengths, layout)
 
@@ -253,14 +253,14 @@ def _check_ids(ids: np.ndarray, *, name: str, where: str, layout: ClassLayout) -
 
 
 def _segments(
-    classes: np.ndarray, instances: np.ndarray | None, high_class: int, high_instance: int | None, layout: ClassLayout
+    classes: np.ndarray, instances: np.ndarray | None, highest: tuple[int, int], layout: ClassLayout
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Keys that segments may have, ascending, and the (R,) index of the runs into them."""
-    codes, stride = classes.astype(np.int64), (high_instance or 0) + 1
+    """Keys that segments may have, ascending, and the (R,) index of the runs into them; `highest` bounds both ids."""
+    codes, stride = classes.astype(np.int64), highest[1] + 1
     if instances is not None:
         codes *= stride
         np.add(codes, instances, out=codes, dtype=np.int64, casting="same_kind")
-    size = (high_class + 1) * stride
+    size = (highest[0] + 1) * stride
     if size > min(4 * codes.size, TABLE_SIZE):
         possible, codes = index_values(codes, size=size)
     else:

@@ -204,7 +204,7 @@ class VideoPanopticQuality(SegmentationMetric):
         if not windows or any(k < 1 for k in windows) or len(set(windows)) < len(windows):
             raise ValueError(f"windows: expected distinct positive sizes, got {tuple(windows)}")
         check_choice("empty_classes", empty_classes, ("skip", "zero"))
-        self._matching = {"ignore_crowd": ignore_crowd, "subtract_void": subtract_void}
+        self._matching: dict[str, Any] = {"ignore_crowd": ignore_crowd, "subtract_void": subtract_void}
         options = {"windows": tuple(windows), **self._matching, "empty_classes": empty_classes}
         super().__init__(ClassLayout(num_classes, tuple(thing_ids), void_id), options)
 

@@ -44,6 +44,9 @@ class JAndF(StreamingMetric):
         void_id: id of unlabelled pixels, and of predicted ones that are background as well as those of 0.
     """
 
+    _closed: dict[SequenceId, dict[int, dict[str, Any]]]
+    _video: _Video | None  # the open sequence
+
     def __init__(self, task: VideoObjectTask = "unsupervised", *, max_proposals: int = 20, void_id: int = 255) -> None:
         check_choice("task", task, ("unsupervised", "semi-supervised"))
         if max_proposals < 1:
@@ -115,8 +118,8 @@ class JAndF(StreamingMetric):
         self._closed.update(other._scores())
 
     def _clear(self) -> None:
-        self._closed: dict[SequenceId, dict[int, dict[str, Any]]] = {}
-        self._video: _Video | None = None
+        self._closed = {}
+        self._video = None
 
 
 class _Ids:

@@ -130,13 +130,13 @@ def test_a_sequence_cannot_be_opened_again(name):
     add(metric, "a", target, pred, frame=0)
     add(metric, 7, target, pred, frame=0)
     before = metric.compute()
-    with pytest.raises(ValueError, match="^sequence 'a', frame 12: expected all frames in one go, got one after 7$"):
+    with pytest.raises(ValueError, match=r"^sequence 'a', frame 12: expected all frames in one go, got one after 7$"):
         add(metric, "a", target, pred, frame=12)
     assert metric.compute() == before
     other = METRICS[name]()
     add(other, "c", target, pred)
     metric.merge(other)
-    with pytest.raises(ValueError, match="^sequence 'c', frame 1: expected all frames in one go, got one after 7$"):
+    with pytest.raises(ValueError, match=r"^sequence 'c', frame 1: expected all frames in one go, got one after 7$"):
         add(metric, "c", target, pred)
     add(metric, 7, target, pred, frame=1)
 

@@ -5,7 +5,18 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from metric_oracles import LAYOUT, draw, feed, naive_average, naive_pq, numbers, random_maps, segments, videos, windows_of
+from metric_oracles import (
+    LAYOUT,
+    draw,
+    feed,
+    naive_average,
+    naive_pq,
+    numbers,
+    random_maps,
+    segments,
+    videos,
+    windows_of,
+)
 
 from pix2seq_d.metrics import PanopticQuality, VideoPanopticQuality
 
