@@ -6,6 +6,7 @@ in a row that are equal in every map), G of target and P of predicted segments, 
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -138,8 +139,7 @@ def pool(counts: Sequence[JointCounts]) -> JointCounts:
     """The histogram of several frames seen as one: the areas of equal pairs are added."""
     if len(counts) == 1:
         return counts[0]
-    target_keys = np.unique(np.concatenate([c.targets for c in counts]))
-    pred_keys = np.unique(np.concatenate([c.preds for c in counts]))
+    target_keys, pred_keys = _union([c.targets for c in counts]), _union([c.preds for c in counts])
     targets = [np.searchsorted(target_keys, c.targets)[c.target_index] for c in counts]
     preds = [np.searchsorted(pred_keys, c.preds)[c.pred_index] for c in counts]
     area = np.concatenate([c.area for c in counts])
@@ -206,8 +206,8 @@ class SegmentationMetric(StreamingMetric):
     def _accepts(self, layout: ClassLayout) -> bool:
         return layout == self.layout
 
-    def _add(self, counts: JointCounts, sequence_id: SequenceId) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _add(self, counts: JointCounts, sequence_id: SequenceId) -> None: ...
 
 
 # Arrays: pixels are collapsed into runs, unless the maps are so noisy that runs are hardly longer than pixels
@@ -292,16 +292,15 @@ def _tally(
     else:
         pairs, index = np.unique(codes, return_inverse=True)
         area = sum_by(index, weights, len(pairs))
-    return _collect(target_keys, pred_keys, pairs, area, layout)
-
-
-def _collect(
-    target_keys: np.ndarray, pred_keys: np.ndarray, pairs: np.ndarray, area: np.ndarray, layout: ClassLayout
-) -> JointCounts:
-    """Counts of pairs = place among the target's keys * number of predicted keys + place among these."""
     targets, target_index = index_values(pairs // len(pred_keys), size=len(target_keys))
     preds, pred_index = index_values(pairs % len(pred_keys), size=len(pred_keys))
     return JointCounts(layout, target_keys[targets], pred_keys[preds], target_index, pred_index, area)
+
+
+def _union(keys: Sequence[np.ndarray]) -> np.ndarray:
+    """Distinct keys of ascending arrays; a stable sort only merges these, which np.unique does not."""
+    merged = np.sort(np.concatenate(keys), kind="stable")
+    return merged[np.diff(merged, prepend=-1) > 0]
 
 
 # Tensors: the same on their device, sorted instead of tabulated
