@@ -1,9 +1,10 @@
-"""Scores a folder of predicted panoptic maps against ground truth: PQ, VPQ, STQ and mIoU."""
+"""Scores predicted panoptic maps against the ground truth of any dataset: PQ, VPQ, STQ and mIoU."""
 
 import argparse
 import sys
 
-from pix2seq_d.commands import add_evaluation_arguments, run_command, run_evaluation
+from pix2seq_d.commands import run_command
+from pix2seq_d.evaluation import add_evaluation_arguments, run_evaluation
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="evaluate.py", description=__doc__)

@@ -6,19 +6,18 @@ import sys
 from pix2seq_d.commands import (
     add_check_arguments,
     add_download_arguments,
-    add_evaluation_arguments,
     add_export_arguments,
     add_inference_arguments,
     add_save_arguments,
     run_check,
     run_command,
     run_download,
-    run_evaluation,
     run_export,
     run_inference,
     run_save,
     run_train,
 )
+from pix2seq_d.evaluation import add_evaluation_arguments, run_evaluation
 
 TRAINING = {"train": ("kitti-step", "results/train"), "pretrain": ("cityscapes", "results/pretrain")}
 

@@ -15,8 +15,7 @@ from pix2seq_d.data.archive import unpack_found_zips
 from pix2seq_d.data.batch import Batch
 from pix2seq_d.data.bdd100k import Bdd100k
 from pix2seq_d.data.camvid import CamVid
-from pix2seq_d.data.cityscapes import ZIPS as CITYSCAPES_ZIPS
-from pix2seq_d.data.cityscapes import Cityscapes, how_to_get
+from pix2seq_d.data.cityscapes import Cityscapes, how_to_get, zips_of
 from pix2seq_d.data.cityscapes_vps import CityscapesVps
 from pix2seq_d.data.coco import Coco
 from pix2seq_d.data.corruption import PastCorruption
@@ -53,7 +52,7 @@ READERS: dict[str, Callable[..., Any]] = {
 }
 # what their maps hold; a "folder" says so itself
 LABEL_SPECS_OF = {"synthetic": "kitti-step", **{name: name for name in READERS if name != "folder"}}
-ZIPS_OF = {"cityscapes": CITYSCAPES_ZIPS, "cityscapes-step": CITYSCAPES_ZIPS}  # archives that users fetch themselves
+ZIPS_OF = {"cityscapes": zips_of, "cityscapes-step": zips_of}  # archives that users fetch themselves, by splits
 
 
 def build_label_spec(config: DataConfig) -> LabelSpec:
@@ -114,6 +113,8 @@ def build_training_loss(config: RunConfig, model: Pix2SeqD) -> TrainingLoss:
 def prepare_data(config: DataConfig) -> None:
     """Fetches a dataset of the Hub whose folder is missing, unpacks archives that the user has put beside the data.
 
+    Only those that hold a split of the run: archives of Cityscapes fill hundreds of gigabytes.
+
     Every process of a run may call it: one works, the others wait until it is done.
 
     Raises:
@@ -121,7 +122,8 @@ def prepare_data(config: DataConfig) -> None:
     """
     if config.download and config.dataset in DOWNLOADS:
         fetch_dataset(config.dataset, config.root)
-    unpack_found_zips(config.root, ZIPS_OF.get(config.dataset, {}))
+    if config.dataset in ZIPS_OF:
+        unpack_found_zips(config.root, ZIPS_OF[config.dataset]({config.train_split, config.val_split}))
 
 
 def build_clips(config: DataConfig, split: str, *, past_offsets: Sequence[int], size: tuple[int, int]) -> ClipDataset:
@@ -201,8 +203,22 @@ def build_transform(config: DataConfig, image_size: tuple[int, int], mask_size: 
     )
 
 
-def build_train_loader(config: RunConfig, model: Pix2SeqD, *, start: int, num_processes: int) -> DataLoader[Batch]:
-    """The training loader, beginning where optimizer step `start` begins."""
+def build_train_loader(
+    config: RunConfig, model: Pix2SeqD, *, start: int, num_processes: int, samples: int | None = None
+) -> DataLoader[Batch]:
+    """The training loader, beginning where optimizer step `start` begins.
+
+    Args:
+        config: of the run.
+        model: whose sizes the samples get.
+        start: optimizer steps done.
+        num_processes: processes of the run.
+        samples: taken from the data before, which counts if batches were of another size; None = `start` of today's.
+            What is left of a batch that was begun comes in the next epoch.
+    """
+    first = start * config.train.accumulation * num_processes
+    if start and samples is not None:
+        first = -(-samples // config.train.batch_size)
     clips = build_clips(
         config.data, config.data.train_split, past_offsets=config.model.past_offsets, size=config.model.image_size
     )
@@ -213,8 +229,9 @@ def build_train_loader(config: RunConfig, model: Pix2SeqD, *, start: int, num_pr
         batch_size=config.train.batch_size,
         num_instance_codes=model.num_instance_codes,
         seed=config.train.seed,
-        start=start * config.train.accumulation * num_processes,
+        start=first,
         num_workers=config.data.num_workers,
+        skip_listing=Path(config.train.output_dir) / "bad_files.txt" if config.data.on_error == "skip" else None,
     )
 
 
@@ -246,6 +263,7 @@ def build_loop_settings(config: RunConfig) -> LoopSettings:
         log_every=config.train.log_every,
         save_every=config.train.save_every,
         validate_every=config.validation.every,
+        max_skips=config.train.max_skips,
     )
 
 

@@ -16,24 +16,36 @@ import torch
 from pix2seq_d.cli import parse_run_config
 from pix2seq_d.data.check import check_videos, format_report
 from pix2seq_d.data.download import DOWNLOADS, fetch_dataset
+from pix2seq_d.data.folder import list_sequences
 from pix2seq_d.data.formats import DataError
-from pix2seq_d.data.labels_json import read_labels_json
-from pix2seq_d.data.submission import SUBMISSION_FORMATS, check_submission, export_predictions
+from pix2seq_d.data.submission import (
+    SUBMISSION_FORMATS,
+    check_submission,
+    export_predictions,
+    select_frames,
+    write_submission,
+)
+from pix2seq_d.data.submission_formats import Prediction
 from pix2seq_d.diffusion.samplers import SAMPLERS
 from pix2seq_d.engine.checkpoint import CheckpointError, find_model
-from pix2seq_d.engine.evaluate import evaluate_folders, format_table, write_json
-from pix2seq_d.labels import LABEL_SPECS, LabelSpec
+from pix2seq_d.engine.health import TrainingFault
+from pix2seq_d.engine.interrupts import Interrupted
+from pix2seq_d.evaluation import find_label_spec
+from pix2seq_d.labels import LabelSpec
 from pix2seq_d.models.pix2seq_d import WEIGHTS_NAME, Pix2SeqD
 from pix2seq_d.pipeline import Pix2SeqDPipeline
 from pix2seq_d.predict import AnimationSettings, predict_folder
 
 logger = logging.getLogger(__name__)
 
-EXPECTED_ERRORS = (ValueError, TypeError, OSError, CheckpointError, FloatingPointError, ImportError)
+EXPECTED_ERRORS = (ValueError, TypeError, OSError, CheckpointError, FloatingPointError, ImportError, TrainingFault)
 
 
 def run_command(command: Callable[..., None], *arguments: object, **named: object) -> int:
-    """Runs a command; an expected error becomes one line on stderr and exit code 1, Ctrl-C exit code 130."""
+    """Runs a command; an expected error becomes one line on stderr and exit code 1, Ctrl-C exit code 130.
+
+    A training that SIGTERM or SIGINT has stopped after a checkpoint says so, and ends with exit code 143 or 130.
+    """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("accelerate").setLevel(logging.WARNING)
     for transport in ("httpx", "httpx2"):
@@ -48,6 +60,9 @@ def run_command(command: Callable[..., None], *arguments: object, **named: objec
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         return 130
+    except Interrupted as stop:
+        sys.stderr.write(f"{stop}\n")
+        return stop.exit_code
     return 0
 
 
@@ -105,6 +120,8 @@ def add_inference_arguments(parser: argparse.ArgumentParser) -> None:
     add("--device", metavar="NAME", help='"cpu", "cuda", "cuda:1", ... (default: a GPU if there is one)')
     add("--animation", choices=("gif", "webp", "mp4", "none"), default="gif", help="overview per video (default: gif)")
     add("--fps", type=float, default=10.0, metavar="F", help="frames a second of the animation (default: 10)")
+    text = "frames are images of their own, not of videos (default: what --format is for, else videos)"
+    add("--stills", action=argparse.BooleanOptionalAction, default=None, help=text)
     add("--overwrite", action="store_true", help="predict anew what the output folder holds already")
     add("--format", choices=tuple(SUBMISSION_FORMATS), help="also export the maps for a benchmark, to a folder FORMAT/")
     _add_export_options(add)
@@ -134,6 +151,7 @@ def run_inference(arguments: argparse.Namespace) -> None:
         settings=settings,
         animation=AnimationSettings(suffix, arguments.fps),
         overwrite=arguments.overwrite,
+        stills=arguments.stills if arguments.stills is not None else _is_for_stills(arguments.format),
     )
     logger.info("%d frames predicted; maps, overlays and animations are in %s", count, arguments.output_folder)
     export()
@@ -153,12 +171,20 @@ def _planned_export(arguments: argparse.Namespace, label_spec: LabelSpec) -> Cal
         "zipped": arguments.zip,
     }
     check_submission(output=output, **options)
+    frames = [(path, s.sequence_id) for s in list_sequences(arguments.input_folder) for path in s.paths]
+    select_frames([Prediction(*frame) for frame in frames], name=arguments.format, ground_truth=arguments.ground_truth)
+    maps = arguments.output_folder / "panoptic"
 
     def export() -> None:
-        export_predictions(arguments.output_folder, output, **options)
+        predictions = [Prediction(maps / name / f"{path.stem}.png", name, label_spec) for path, name in frames]
+        write_submission(predictions, output, **options)
         logger.info("%s: the maps as %s", output, SUBMISSION_FORMATS[arguments.format].about)
 
     return export
+
+
+def _is_for_stills(name: str | None) -> bool:
+    return name is not None and SUBMISSION_FORMATS[name].stills
 
 
 def _check_device(name: str | None) -> None:
@@ -178,45 +204,6 @@ def _fingerprint(model: Pix2SeqD) -> str:
         digest.update(name.encode())
         digest.update(tensor.cpu().numpy().tobytes())
     return digest.hexdigest()[:16]
-
-
-# evaluation
-
-
-def add_evaluation_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of evaluate.py."""
-    add = parser.add_argument
-    add("--predictions", type=Path, required=True, metavar="DIR", help="predicted maps {sequence}/{frame}.png")
-    add("--ground_truth", type=Path, required=True, metavar="DIR", help="ground truth in the same layout")
-    names = ", ".join(LABEL_SPECS)
-    add("--label_spec", default="kitti-step", metavar="NAME", help=f"{names}, or a labels.json (default: kitti-step)")
-    add("--output", type=Path, metavar="FILE", help="write all numbers as JSON")
-    add("--windows", type=int, nargs="+", default=[1, 2, 3, 4], metavar="K", help="VPQ windows (default: 1 2 3 4)")
-    add("--per_class", action="store_true", help="add the table of classes")
-
-
-def run_evaluation(arguments: argparse.Namespace) -> None:
-    """Scores a folder as the arguments say."""
-    result = evaluate_folders(
-        arguments.predictions,
-        arguments.ground_truth,
-        _label_spec(arguments.label_spec),
-        windows=arguments.windows,
-        own_maps=arguments.label_spec not in LABEL_SPECS,
-    )
-    sys.stdout.write(format_table(result, per_class=arguments.per_class) + "\n")
-    if arguments.output:
-        write_json(arguments.output, result)
-        logger.info("all numbers: %s", arguments.output)
-
-
-def _label_spec(name: str) -> LabelSpec:
-    """The spec of that name, or of a labels.json."""
-    if name in LABEL_SPECS:
-        return LABEL_SPECS[name]
-    if Path(name).suffix != ".json":
-        raise ValueError(f"--label_spec: expected one of {', '.join(LABEL_SPECS)}, or a labels.json, got {name!r}")
-    return read_labels_json(name)
 
 
 # looking at a dataset
@@ -241,8 +228,9 @@ def run_check(arguments: argparse.Namespace) -> None:
     if arguments.dataset not in READERS:
         raise ValueError(f"--dataset: expected one of {', '.join(READERS)}, got {arguments.dataset!r}")
     faults = 0
-    for split in arguments.split:
-        report = check_videos(READERS[arguments.dataset](arguments.root, split))
+    found = [(split, READERS[arguments.dataset](arguments.root, split)) for split in arguments.split]
+    for split, videos in found:  # a layout that is wrong is said before hours of reading
+        report = check_videos(videos)
         sys.stdout.write(f"{split}\n{format_report(report)}\n")
         sys.stdout.write(
             f"needs --model.num_class_bits {report.spec.num_class_bits} and "
@@ -286,7 +274,7 @@ def run_export(arguments: argparse.Namespace) -> None:
         arguments.predictions,
         arguments.output,
         name=arguments.format,
-        label_spec=_label_spec(arguments.label_spec) if arguments.label_spec else None,
+        label_spec=find_label_spec(arguments.label_spec) if arguments.label_spec else None,
         ground_truth=arguments.ground_truth,
         zipped=arguments.zip,
     )

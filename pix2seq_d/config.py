@@ -121,6 +121,7 @@ class DataConfig:
         paste_max: most things pasted into a clip.
         paste_motion: factor on their speed; 0 = they stand.
         num_workers: loader processes; 0 loads in the training process.
+        on_error: a training clip that cannot be read stops the run ("stop"), or is listed in bad_files.txt ("skip").
         num_sequences: sequences of the synthetic training set.
         num_frames: frames per synthetic sequence.
         difficulty: of the synthetic data: "easy", "default" or "hard".
@@ -152,6 +153,7 @@ class DataConfig:
     paste_max: int = 3
     paste_motion: float = 1.0
     num_workers: int = 4
+    on_error: Literal["stop", "skip"] = "stop"
     num_sequences: int = 1000
     num_frames: int = 40
     difficulty: Literal["easy", "default", "hard"] = "default"
@@ -201,6 +203,9 @@ class TrainConfig:
         init_from: run folder, saved model or Hub id to take weights from at step 0; empty = none.
         encoder_weights: Hub id of ImageNet ResNet weights (safetensors, torchvision's names); empty = random.
         resume: continue from the newest complete checkpoint of output_dir.
+        compile: compile encoder and denoiser with torch.compile (takes minutes at the start).
+        activation_checkpointing: less memory for about a third more computation, equal results.
+        max_skips: stop when so many steps in a row had a loss or gradient that is not finite; such steps are skipped.
         cpu: stay on the CPU although a GPU is there.
         threads: CPU threads per process for torch; 0 leaves torch's choice.
     """
@@ -226,6 +231,9 @@ class TrainConfig:
     init_from: str = ""
     encoder_weights: str = ""
     resume: bool = True
+    compile: bool = False
+    activation_checkpointing: bool = False
+    max_skips: int = 10
     cpu: bool = False
     threads: int = 0
 
@@ -240,6 +248,7 @@ class ValidationConfig:
         num_frames: first frames of each sequence scored.
         num_steps: denoising steps of a first frame.
         num_steps_next: denoising steps of later frames.
+        best: metric whose best averaged model is kept as best/ of the run folder; empty = none.
     """
 
     every: int = 5000
@@ -247,6 +256,7 @@ class ValidationConfig:
     num_frames: int = 20
     num_steps: int = 5
     num_steps_next: int = 5
+    best: Literal["", "miou", "pq", "pq_things", "pq_stuff", "vpq", "stq", "aq", "iou"] = ""
 
 
 @dataclass(frozen=True)

@@ -29,12 +29,16 @@ from pix2seq_d.build import (
 )
 from pix2seq_d.config import RunConfig, TrainConfig
 from pix2seq_d.data.formats import write_image
+from pix2seq_d.data.loader_faults import OpenedFiles
 from pix2seq_d.engine import checkpoint
 from pix2seq_d.engine.ema import build_ema
+from pix2seq_d.engine.health import explain
+from pix2seq_d.engine.interrupts import StopSignals
 from pix2seq_d.engine.optim import build_optimizer
 from pix2seq_d.engine.runlog import RunLog
-from pix2seq_d.engine.trainer import fit
-from pix2seq_d.engine.validation import summary, validate
+from pix2seq_d.engine.trainer import fit, validation_is_missing
+from pix2seq_d.engine.validation import NEED_THINGS, summary, validate
+from pix2seq_d.models.layers import set_recompute
 from pix2seq_d.models.pix2seq_d import Pix2SeqD
 from pix2seq_d.models.pretrained import load_encoder_weights
 from pix2seq_d.pictures import grid
@@ -60,15 +64,20 @@ def run_training(config: RunConfig) -> Path:
     module = build_training_loss(config, build_model(config) if resuming else initial_model(config))
     model, optimizer = module.model, _build_optimizer(config.train, module)
     ema = build_ema(model, decay=config.train.ema_decay).to(accelerator.device)
+    _switch_memory_and_speed(model, config.train)
     wrapped, optimizer = accelerator.prepare(module, optimizer)
     accelerator.register_for_checkpointing(ema)
-    start = checkpoint.resume(run_dir, accelerator=accelerator, config=values) if resuming else 0
+    progress = checkpoint.Progress()
+    start = checkpoint.resume(run_dir, accelerator=accelerator, config=values, progress=progress) if resuming else 0
     if start and accelerator.is_main_process:
         logger.info("resumed %s at step %d", run_dir, start)
-    loader = accelerator.prepare(
-        build_train_loader(config, model, start=start, num_processes=accelerator.num_processes)
+    loader = build_train_loader(
+        config, model, start=start, num_processes=accelerator.num_processes, samples=progress.samples
     )
-    log = _open_log(run_dir, values, start) if accelerator.is_main_process else None
+    opened: OpenedFiles = loader.worker_init_fn  # type: ignore[assignment]
+    prepared = accelerator.prepare(loader)
+    redo = ("validation",) if validation_is_missing(progress, start, settings) else ()
+    log = _open_log(run_dir, values, start, redo) if accelerator.is_main_process else None
 
     def save(step: int) -> None:
         checkpoint.save(
@@ -78,29 +87,41 @@ def run_training(config: RunConfig) -> Path:
             averaged=ema.ema_model,
             config=values,
             keep=config.train.keep_checkpoints,
+            progress=progress,
         )
 
     def score(step: int) -> None:
-        _score(config, ema.ema_model, accelerator, log, run_dir, step)
+        result = _score(config, ema.ema_model, accelerator, log, run_dir, step)
+        _note_best(config.validation.best, result, step, progress)
+        if accelerator.is_main_process:
+            if progress.best_step == step:
+                checkpoint.export_best(run_dir, ema.ema_model)
+            checkpoint.note_progress(run_dir, step, progress)
 
-    fit(
-        wrapped,
-        iter(loader),
-        optimizer,
-        accelerator=accelerator,
-        ema=ema,
-        lr_schedule=build_lr_schedule(config),
-        settings=settings,
-        log=log,
-        save=save,
-        validate=score,
-        start=start,
-    )
+    with StopSignals() as signals:
+        try:
+            fit(
+                wrapped,
+                iter(prepared),
+                optimizer,
+                accelerator=accelerator,
+                ema=ema,
+                lr_schedule=build_lr_schedule(config),
+                settings=settings,
+                log=log,
+                save=save,
+                validate=score,
+                start=start,
+                progress=progress,
+                received=lambda: signals.received,
+            )
+        except RuntimeError as error:
+            raise explain(error, last_opened=opened.last()) from error
     if accelerator.is_main_process:
         logger.info("model with averaged weights: %s", checkpoint.export(run_dir))
     # the order that lets gloo processes end cleanly
     accelerator.free_memory()
-    del module, wrapped, optimizer, loader
+    del module, wrapped, optimizer, loader, prepared
     gc.collect()
     accelerator.wait_for_everyone()
     accelerator.end_training()
@@ -124,6 +145,10 @@ def check_data(config: RunConfig) -> None:
     prepare_data(data)
     build_clips(data, data.train_split, past_offsets=model.past_offsets, size=model.image_size)
     if config.validation.every:
+        if config.validation.best in NEED_THINGS and not spec.thing_ids:
+            raise ValueError(
+                f"validation.best: expected a metric of a spec without things, got {config.validation.best!r}"
+            )
         videos = build_videos(config)
         sequence_id = videos.sequence_ids[0]
         videos.read_frame(sequence_id, videos.frame_ids(sequence_id)[0])  # some readers look at nothing before
@@ -145,6 +170,9 @@ def build_accelerator(config: RunConfig) -> Accelerator:
             f"WORLD_SIZE: expected {expected} processes, Accelerate started {accelerator.num_processes}; "
             "on the CPU use torchrun --standalone --nproc_per_node N"
         )
+    deepspeed = getattr(accelerator.state, "deepspeed_plugin", None) if expected > 1 else None
+    if deepspeed is not None:  # it wants to know this before the loader, which comes last, is there
+        deepspeed.deepspeed_config["train_micro_batch_size_per_gpu"] = config.train.batch_size
     return accelerator
 
 
@@ -161,13 +189,20 @@ def initial_model(config: RunConfig) -> Pix2SeqD:
     return model
 
 
+def _switch_memory_and_speed(model: Pix2SeqD, train: TrainConfig) -> None:
+    set_recompute(model, train.activation_checkpointing)
+    if train.compile:  # in place: names of weights stay, and the average is a copy that is not compiled
+        model.encoder.compile()
+        model.denoiser.compile()
+
+
 def _build_optimizer(train: TrainConfig, module: nn.Module) -> torch.optim.Optimizer:
     betas = train.beta1, train.beta2
     return build_optimizer(module, lr=train.lr, betas=betas, weight_decay=train.weight_decay)
 
 
-def _open_log(run_dir: Path, values: dict[str, Any], start: int) -> RunLog:
-    log = RunLog(run_dir, start=start)
+def _open_log(run_dir: Path, values: dict[str, Any], start: int, redo: tuple[str, ...]) -> RunLog:
+    log = RunLog(run_dir, start=start, redo=redo)
     partial = run_dir / "config.json.partial"
     partial.write_text(json.dumps(values, indent=2))
     partial.replace(run_dir / "config.json")
@@ -176,7 +211,8 @@ def _open_log(run_dir: Path, values: dict[str, Any], start: int) -> RunLog:
 
 def _score(
     config: RunConfig, model: Pix2SeqD, accelerator: Accelerator, log: RunLog | None, run_dir: Path, step: int
-) -> None:
+) -> dict[str, float]:
+    """Validates on all processes, and writes the result down where there is a log."""
     settings = config.validation
     predictor = VideoPredictor(
         model.eval(), num_steps=settings.num_steps, num_steps_next=settings.num_steps_next, seed=config.train.seed
@@ -190,7 +226,15 @@ def _score(
         independent=config.loss.past_dropout_all == 1,  # it has never seen a past map
         accelerator=accelerator,
     )
-    if log is None:
-        return
-    log.write("validation", step, **summary(result))
-    write_image(run_dir / "samples" / f"step-{step:08d}.png", grid([[picture] for picture in pictures]))
+    scores = summary(result)
+    if log is not None:
+        log.write("validation", step, **scores)
+        write_image(run_dir / "samples" / f"step-{step:08d}.png", grid([[picture] for picture in pictures]))
+    return scores
+
+
+def _note_best(metric: str, scores: dict[str, float], step: int, progress: checkpoint.Progress) -> None:
+    """The first of equal scores stays the best."""
+    progress.validated = step
+    if metric and (progress.best is None or scores[metric] > progress.best):
+        progress.best, progress.best_step = scores[metric], step

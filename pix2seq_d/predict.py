@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from pix2seq_d.visualize import AnimationWriter, overlay, overview
 logger = logging.getLogger(__name__)
 
 RECORD = "inference.json"
+SAVE_EVERY = 100  # images between two writings of the record
 
 
 @dataclass(frozen=True)
@@ -59,11 +61,13 @@ def predict_folder(
     settings: Mapping[str, Any],
     animation: AnimationSettings | None = None,
     overwrite: bool = False,
+    stills: bool = False,
 ) -> int:
     """Predicts every sequence of a folder, frame by frame, at the frames' own size.
 
     Finished sequences of an earlier run with the same settings are kept; one that is unfinished, or of which a map is
-    missing, starts over, so that its ids and bits are those of an uninterrupted run.
+    missing, starts over, so that its ids and bits are those of an uninterrupted run. Of stills the finished ones are
+    kept one by one.
 
     Args:
         predictor: makes the maps; reset at the start of every sequence.
@@ -72,6 +76,7 @@ def predict_folder(
         settings: what decides the result (checkpoint, steps, seed), JSON-able; recorded and compared.
         animation: of the overview; None takes the defaults.
         overwrite: predict every sequence anew, whatever the output folder holds.
+        stills: frames are images of their own: no past, sizes as they come, no animation.
 
     Returns:
         Number of frames predicted now.
@@ -86,16 +91,30 @@ def predict_folder(
     sequences = list_sequences(input_folder)
     for sequence in sequences:
         _check_names(sequence)
-    record = _open_record(output, settings, overwrite=overwrite)
-    waiting = [s for s in sequences if not _is_finished(s, output, record)]
+    if stills:
+        sequences = [FrameSequence(s.sequence_id, (path,)) for s in sequences for path in s.paths]
+        animation = AnimationSettings("")
+    kind, name = ("images", _still_name) if stills else ("sequences", attrgetter("sequence_id"))
+    record = _open_record(output, {**settings, "stills": True} if stills else settings, overwrite=overwrite)
+    finished = set(record["finished"])
+    waiting = [s for s in sequences if name(s) not in finished or not _has_maps(s, output)]
     if skipped := len(sequences) - len(waiting):
-        logger.info("%s: %d of %d sequences are finished already", output_folder, skipped, len(sequences))
-    with tqdm(total=sum(map(len, waiting)), unit="frame", dynamic_ncols=True, disable=None) as bar:
-        for sequence in waiting:
+        logger.info("%s: %d of %d %s are finished already", output_folder, skipped, len(sequences), kind)
+    with (
+        tqdm(total=sum(map(len, waiting)), unit="frame", dynamic_ncols=True, disable=None) as bar,
+        ExitStack() as stack,
+    ):
+        stack.callback(_write_record, output, record, finished)
+        for count, sequence in enumerate(waiting, 1):
             _predict_sequence(predictor, sequence, output, animation=animation, bar=bar)
-            record["finished"] = sorted({*record["finished"], sequence.sequence_id}, key=natural_key)
-            _write_record(output, record)
+            finished.add(name(sequence))
+            if not stills or count % SAVE_EVERY == 0:
+                _write_record(output, record, finished)
     return sum(map(len, waiting))
+
+
+def _still_name(sequence: FrameSequence) -> str:
+    return f"{sequence.sequence_id}/{sequence.paths[0].stem}"
 
 
 def _predict_sequence(
@@ -166,18 +185,16 @@ def _check_apart(input_folder: Path, output: Path) -> None:
         raise ValueError(f"{output}: expected an output folder outside of the input folder {input_folder}")
 
 
-def _is_finished(sequence: FrameSequence, output: Path, record: Mapping[str, Any]) -> bool:
+def _has_maps(sequence: FrameSequence, output: Path) -> bool:
     maps = output / "panoptic" / sequence.sequence_id
-    return sequence.sequence_id in record["finished"] and all(
-        (maps / f"{p.stem}.png").is_file() for p in sequence.paths
-    )
+    return all((maps / f"{p.stem}.png").is_file() for p in sequence.paths)
 
 
 def _open_record(output: Path, settings: Mapping[str, Any], *, overwrite: bool) -> dict[str, Any]:
     path, values = output / RECORD, json.loads(json.dumps(settings))
     if overwrite or not path.exists():
         record = {"settings": values, "finished": []}
-        _write_record(output, record)
+        _write_record(output, record, ())
         return record
     try:
         record = json.loads(path.read_text())
@@ -193,5 +210,6 @@ def _open_record(output: Path, settings: Mapping[str, Any], *, overwrite: bool) 
     return record
 
 
-def _write_record(output: Path, record: Mapping[str, Any]) -> None:
-    write_bytes(output / RECORD, json.dumps(record, indent=2).encode())
+def _write_record(output: Path, record: Mapping[str, Any], finished: Iterable[str]) -> None:
+    content = {**record, "finished": sorted(finished, key=natural_key)}
+    write_bytes(output / RECORD, json.dumps(content, indent=2).encode())

@@ -20,6 +20,7 @@ from pix2seq_d import build
 from pix2seq_d.config import MODEL_SIZES, PRESETS, DataConfig, RunConfig
 from pix2seq_d.data.batch import Batch
 from pix2seq_d.data.formats import DataError, write_image
+from pix2seq_d.data.loader_faults import SkippingClips
 from pix2seq_d.data.pseudo_video import PseudoVideo
 from pix2seq_d.labels import LABEL_SPECS
 from pix2seq_d.models.pix2seq_d import Pix2SeqD
@@ -104,29 +105,37 @@ def test_kitti_step_is_fetched_to_its_root(monkeypatch: pytest.MonkeyPatch) -> N
     assert asked == [("kitti-step", "data/mine")]
 
 
+FINE = {
+    "leftImg8bit/train/aachen/a.png",
+    "gtFine/train/aachen/a.png",
+    "gtFinePanopticParts/train/aachen/a.tif",
+}
+EXTRA, COARSE = "leftImg8bit/train_extra/augsburg/a.png", "gtCoarse/train/aachen/a.png"
+
+
 @pytest.mark.parametrize("dataset", ["cityscapes", "cityscapes-step"])
 @pytest.mark.parametrize("download", [False, True])
-def test_zips_of_cityscapes_are_unpacked(dataset: Any, download: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("train_split", "val_split", "expected"),
+    [("train", "val", FINE), ("train_extra", "val", {*FINE, EXTRA, COARSE}), ("train_extra",) * 2 + ({EXTRA, COARSE},)],
+)
+def test_zips_of_cityscapes_are_unpacked(
+    dataset: Any, download: bool, train_split: str, val_split: str, expected: set[str], tmp_path: Path
+) -> None:
+    """Those of the splits of the run; never the 324 GB of neighbouring frames, which no training reads."""
     for name, inside in (
         ("leftImg8bit_trainvaltest.zip", "leftImg8bit/train/aachen/a.png"),
         ("gtFine_trainvaltest.zip", "gtFine/train/aachen/a.png"),
         ("gtFinePanopticParts_trainval.zip", "gtFinePanopticParts/train/aachen/a.tif"),
-        ("leftImg8bit_trainextra.zip", "leftImg8bit/train_extra/augsburg/a.png"),
-        ("gtCoarse.zip", "gtCoarse/train/aachen/a.png"),
+        ("leftImg8bit_trainextra.zip", EXTRA),
+        ("gtCoarse.zip", COARSE),
         ("leftImg8bit_sequence_trainvaltest.zip", "leftImg8bit_sequence/train/aachen/a.png"),
     ):
         (tmp_path / name).write_bytes(make_zip([(inside, b"1"), ("README", b"2"), ("license.txt", b"3")]))
     root = tmp_path / "cityscapes"
-    build.prepare_data(DataConfig(dataset=dataset, root=str(root), download=download))
-    found = {p.relative_to(root).as_posix() for p in root.rglob("a.*")}
-    assert found == {
-        "leftImg8bit/train/aachen/a.png",
-        "gtFine/train/aachen/a.png",
-        "gtFinePanopticParts/train/aachen/a.tif",
-        "leftImg8bit/train_extra/augsburg/a.png",
-        "gtCoarse/train/aachen/a.png",
-        "leftImg8bit_sequence/train/aachen/a.png",
-    }
+    splits = {"train_split": train_split, "val_split": val_split}
+    build.prepare_data(DataConfig(dataset=dataset, root=str(root), download=download, **splits))
+    assert {p.relative_to(root).as_posix() for p in root.rglob("a.*")} == expected
 
 
 @pytest.mark.parametrize("beside", [False, True])
@@ -280,3 +289,18 @@ def test_the_loader_begins_where_a_step_begins(tmp_path: Path) -> None:
     assert same(first_batches(config, 1, start=1)[0], batches[2])
     assert same(first_batches(config, 1, start=1, num_processes=2)[0], batches[4])
     assert not same(batches[0], batches[2])
+
+
+def test_the_loader_begins_behind_the_samples_seen(tmp_path: Path) -> None:
+    """Batches of 2: after 8 samples comes batch 4, after 7 too (what is left of batch 3 comes in the next epoch)."""
+    config = tiny_config(tmp_path)
+    batches = first_batches(config, 5)
+    for samples in (7, 8):
+        assert same(first_batches(config, 1, start=1, samples=samples)[0], batches[4])
+
+
+def test_bad_clips_are_skipped_where_that_is_wished(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path / "run", "--data.on_error", "skip")
+    loader = build.build_train_loader(config, build.build_model(config), start=0, num_processes=1)
+    assert isinstance(loader.dataset, SkippingClips)
+    assert loader.dataset.listing == tmp_path / "run" / "bad_files.txt"

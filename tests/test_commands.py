@@ -21,6 +21,7 @@ from pix2seq_d.config import PRESETS
 from pix2seq_d.data.download import DOWNLOADS
 from pix2seq_d.data.formats import DataError, read_image, read_kitti_step, write_kitti_step
 from pix2seq_d.engine.checkpoint import CheckpointError
+from pix2seq_d.engine.interrupts import Interrupted
 from pix2seq_d.models.pix2seq_d import Pix2SeqD
 from pix2seq_d.pipeline import Pix2SeqDPipeline
 
@@ -225,3 +226,11 @@ def test_save_refuses_defaults_that_cannot_be_used(saved: Path, tmp_path: Path, 
     assert save("--checkpoint", saved, "--output", tmp_path / "shared", option, "-1") == 1
     assert capsys.readouterr().err.startswith(f"error: {option[2:]}: expected at least")
     assert not (tmp_path / "shared").exists()
+
+
+def test_a_run_that_a_signal_stops_has_its_own_exit_code(capsys: Capture) -> None:
+    def stopped() -> None:
+        raise Interrupted(15, 12)
+
+    assert run_command(stopped) == 143
+    assert capsys.readouterr().err.startswith("stopped by SIGTERM after step 12, with a checkpoint")

@@ -44,7 +44,8 @@ def test_what_a_run_leaves(finished: Path) -> None:
     kinds = [(record["kind"], record["step"]) for record in read_records(finished)]
     assert kinds == [("train", 1), ("train", 2), ("validation", 2), ("train", 3), ("validation", 3)]
     assert set(read_log(finished, "train")[0]) == {
-        "kind", "step", "loss", "lr", "grad_norm", "frames_per_s", "data_wait"
+        "kind", "step", "loss", "lr", "grad_norm", "ema_distance", "skipped", "frames_per_s", "data_wait", "memory_mb",
+        "eta_s",
     }  # fmt: skip
     assert {"pq", "stq", "miou"} <= set(read_log(finished, "validation")[0])
     assert json.loads((finished / "config.json").read_text())["train"]["save_every"] == 2
@@ -115,6 +116,27 @@ def test_a_checkpoint_of_another_model_is_refused(finished: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
+# the best model
+
+
+def test_the_best_model_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scores .2 .5 .5 .4: the model of step 2 stays, and the next checkpoint knows why."""
+    scores, digests = iter([0.2, 0.5, 0.5, 0.4]), []
+
+    def score(config: RunConfig, model: Pix2SeqD, *_: object) -> dict[str, float]:
+        digests.append({k: v.clone() for k, v in model.state_dict().items()})
+        return {"pq": next(scores)}
+
+    monkeypatch.setattr(launch, "_score", score)
+    options = "--train.steps 4 --train.save_every 1 --validation.every 1 --validation.best pq".split()
+    launch.run_training(tiny_config(tmp_path, *options))
+    assert equal(dict(Pix2SeqD.from_pretrained(tmp_path / "best").state_dict()), digests[1])
+    progress = json.loads((list_checkpoints(tmp_path)[0] / "checkpoint.json").read_text())["progress"]
+    assert progress == {
+        "samples": 8, "skipped": 0, "skipped_in_a_row": 0, "validated": 4, "best": 0.5, "best_step": 2
+    }  # fmt: skip
+
+
 # what is refused before any work is done
 
 
@@ -134,6 +156,7 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
         ("--data.train_split nosplit", "expected split to be one of"),
         ("--data.val_split nosplit --validation.every 5", "expected split to be one of"),
         ("--validation.every 5 --validation.num_frames 0", "num_frames >= 1"),
+        ("--train.max_skips 0", "max_skips: expected at least 1, got 0"),
         ("--train.steps 0", "steps: expected at least 1, got 0"),
         ("--train.accumulation 0", "accumulation: expected at least 1, got 0"),
         ("--train.precision fp16 --train.cpu true", "train.precision: expected"),

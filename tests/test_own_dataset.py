@@ -104,6 +104,13 @@ def test_check_lists_what_cannot_be_used_and_fails(mine: Path, capsys: Capture) 
     assert entry.main(["check", "--root", str(mine), "--split", "train"]) == 0
 
 
+def test_check_finds_every_split_before_it_reads_one(mine: Path, capsys: Capture) -> None:
+    assert entry.main(["check", "--root", str(mine), "--split", "train", "nothing"]) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "expected nothing/images" in said.err
+
+
 def test_check_of_other_datasets(mine: Path, capsys: Capture) -> None:
     for split in ("images", "panoptic"):
         (mine / "val" / split).rename(mine / split)

@@ -147,23 +147,44 @@ def test_a_finished_video_that_has_grown_or_lost_a_map_is_predicted_anew(
     assert json.loads((out / "inference.json").read_text())["finished"] == ["a", "b"]
 
 
-def test_a_run_that_is_cut_off_goes_on(predictor: VideoPredictor, tmp_path: Path) -> None:
-    frames, out = write_frames(tmp_path / "in"), tmp_path / "out"
-    run(predictor, frames, tmp_path / "straight")
+def interrupt_at(call: int, predictor: VideoPredictor) -> None:
     step, calls = predictor.step, []
 
     def interrupted(frame: np.ndarray) -> PanopticMap:
         calls.append(1)
-        if len(calls) == 5:
+        if len(calls) == call:
             raise KeyboardInterrupt
         return step(frame)
 
     predictor.step = interrupted  # type: ignore[assignment,method-assign]
+
+
+def test_a_run_that_is_cut_off_goes_on(predictor: VideoPredictor, tmp_path: Path) -> None:
+    frames, out = write_frames(tmp_path / "in"), tmp_path / "out"
+    run(predictor, frames, tmp_path / "straight")
+    interrupt_at(5, predictor)
     with pytest.raises(KeyboardInterrupt):
         run(predictor, frames, out)
     assert json.loads((out / "inference.json").read_text())["finished"] == ["a"]
     assert run(predictor, frames, out) == 3
     assert written(out) == written(tmp_path / "straight")
+
+
+def test_stills_that_are_cut_off_go_on_image_by_image(predictor: VideoPredictor, tmp_path: Path) -> None:
+    frames, out = write_frames(tmp_path / "in"), tmp_path / "out"
+    write_image(frames / "a" / "11.png", picture((50, 30)))
+    assert run(predictor, frames, tmp_path / "straight", stills=True, animation=AnimationSettings()) == 7
+    interrupt_at(6, predictor)
+    with pytest.raises(KeyboardInterrupt):
+        run(predictor, frames, out, stills=True)
+    record = json.loads((out / "inference.json").read_text())
+    assert record == {"settings": {"steps": 2, "stills": True}, "finished": ["a/8", "a/9", "a/10", "a/11", "b/8"]}
+    (out / "panoptic" / "a" / "9.png").unlink()
+    assert run(predictor, frames, out, stills=True) == 3
+    assert written(out) == written(tmp_path / "straight")
+    assert not (out / "overview").exists()
+    with pytest.raises(ValueError, match=r"other settings \(stills True -> None\)"):
+        run(predictor, frames, out)
 
 
 def test_results_of_other_settings_are_refused(predictor: VideoPredictor, tmp_path: Path) -> None:

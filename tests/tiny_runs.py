@@ -23,6 +23,11 @@ TINY_OPTIONS = (
     "--train.steps 3 --train.warmup_steps 2 --train.log_every 1 --train.save_every 100 --validation.every 0"
 ).split()
 
+PARITY_OPTIONS = (  # 20 steps with dropout, and a validation of three videos at the end
+    "--train.steps 20 --train.save_every 20 --train.threads 1 --model.dropout 0.1 --validation.every 20 "
+    "--validation.num_sequences 3 --validation.num_frames 2 --validation.num_steps 2 --validation.num_steps_next 1"
+).split()
+
 
 def tiny_config(run_dir: Path | str, *options: str) -> RunConfig:
     """The configuration of a run of three steps; `options` as on the command line."""
@@ -43,10 +48,13 @@ def _reset() -> None:
     GradientState._reset_state()
 
 
+MEASURED = ("frames_per_s", "data_wait", "eta_s", "memory_mb")
+
+
 def read_records(run_dir: Path) -> list[dict[str, Any]]:
-    """The lines of log.jsonl without what a clock has measured."""
+    """The lines of log.jsonl without what was measured of the machine."""
     records = [json.loads(line) for line in (run_dir / "log.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in r.items() if k not in ("frames_per_s", "data_wait")} for r in records]
+    return [{k: v for k, v in r.items() if k not in MEASURED} for r in records]
 
 
 def files_below(folder: Path) -> set[str]:

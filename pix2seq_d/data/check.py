@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from tqdm import tqdm
 
-from pix2seq_d.data.folder import VideoDataset
+from pix2seq_d.data.folder import LabelledVideos, check_same_size
 from pix2seq_d.data.formats import DataError
 from pix2seq_d.labels import LABEL_DIVISOR, LabelSpec
 
@@ -27,7 +27,7 @@ class DatasetReport:
         crowd: pixels of thing classes without an instance id.
         most_objects: objects in the fullest frame.
         fullest: that frame, as video/frame; "" where no frame has objects.
-        followers: frames whose predecessor (frame number - 1) is labelled too.
+        followers: frames whose predecessor (past offset -1) is labelled too.
         sizes: frames by (H, W).
         problems: one line for every frame that cannot be used.
     """
@@ -70,19 +70,22 @@ class DatasetReport:
             self.most_objects, self.fullest = len(ids), name
 
 
-def check_videos(videos: VideoDataset) -> DatasetReport:
+def check_videos(videos: LabelledVideos) -> DatasetReport:
     """Reads every frame with its map, image included; a frame that cannot be used becomes a line of `problems`."""
     report = DatasetReport(videos.label_spec, num_videos=len(videos.sequence_ids))
     frames = [(key, number) for key in videos.sequence_ids for number in videos.frame_ids(key)]
-    known = set(frames)
+    sizes: dict[str, tuple[int, ...]] = {}
     for key, number in tqdm(frames, unit="frame", disable=None):
+        name = f"{key}/{number:06d}"
         try:
             _, class_map, instance_map = videos.read_frame(key, number)
+            if not videos.stills:
+                check_same_size(name, class_map.shape, "the frames before it", sizes.setdefault(key, class_map.shape))
         except DataError as error:
             report.problems.append(str(error))
             continue
-        report.add(f"{key}/{number:06d}", class_map, instance_map)
-        report.followers += (key, number - 1) in known
+        report.add(name, class_map, instance_map)
+        report.followers += videos.past_frame(key, number, -1) is not None
     return report
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -35,14 +35,16 @@ from pix2seq_d.labels import LABEL_SPECS, LabelSpec
 
 SPLITS = ("train", "val", "test", "train_extra")
 LABELS = ("auto", "instance_ids", "panoptic", "panoptic_parts", "coarse")
-ZIPS = {  # archives of cityscapes-dataset.com -> a folder that each gives
+# archives of cityscapes-dataset.com -> a folder that each gives; not leftImg8bit_sequence_trainvaltest.zip, 324 GB of
+# images of the past, at which training does not look
+ZIPS = {
     "leftImg8bit_trainvaltest.zip": "leftImg8bit/train",
     "gtFine_trainvaltest.zip": "gtFine/train",
     "gtFinePanopticParts*.zip": "gtFinePanopticParts",
     "leftImg8bit_trainextra.zip": "leftImg8bit/train_extra",
     "gtCoarse.zip": "gtCoarse/train",
-    "leftImg8bit_sequence_trainvaltest.zip": "leftImg8bit_sequence/train",
 }
+_COARSE_ZIPS = ("leftImg8bit_trainextra.zip", "gtCoarse.zip")
 _IMAGE, _PANOPTIC = "_leftImg8bit.png", "_gtFine_panoptic.png"
 _NAME = re.compile(r"(.+_[0-9]+)_([0-9]+)")  # {city}_{seq} and {frame}
 
@@ -110,6 +112,12 @@ class Cityscapes(LabelledVideos):
         city = sequence_id.rpartition("_")[0]
         path = self._snippets / city / f"{sequence_id}_{frame_id + offset:06d}{_IMAGE}"
         return path if path.is_file() else None
+
+
+def zips_of(splits: Collection[str]) -> dict[str, str]:
+    """The part of ZIPS that holds the splits."""
+    coarse, fine = "train_extra" in splits, bool(set(splits) - {"train_extra"})
+    return {name: folder for name, folder in ZIPS.items() if (coarse if name in _COARSE_ZIPS else fine)}
 
 
 def how_to_get(root: Path, split: str = "train") -> str:

@@ -67,6 +67,11 @@ class CityscapesVps(LabelledVideos):
         super().__init__(_gather(base / split, self._index), spec, past_offsets=past_offsets, all_frames=all_frames)
         self._tracks = self._number_tracks()
 
+    @property
+    def json_path(self) -> Path:
+        """The JSON of the split."""
+        return self._index.path
+
     def read_label(self, path: Path) -> tuple[np.ndarray, np.ndarray]:
         """Class map and instance map of a PNG of the split."""
         rows = self._index.rows(self._places[path.name])

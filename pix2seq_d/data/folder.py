@@ -92,8 +92,11 @@ def list_sequences(input_folder: str | os.PathLike[str]) -> list[FrameSequence]:
 
 
 def list_images(folder: Path) -> list[Path]:
-    """The image files of one folder in natural order, hidden ones left out; DataError if it cannot be read."""
-    return [p for p in _list_folder(folder) if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()]
+    """The image files of one folder in natural order, hidden ones left out; DataError if it cannot be read.
+
+    Links that lead nowhere are files: who reads them finds out, instead of missing them.
+    """
+    return [p for p in _list_folder(folder) if p.suffix.lower() in IMAGE_SUFFIXES and not p.is_dir()]
 
 
 def list_folders(folder: Path) -> list[Path]:
@@ -102,8 +105,12 @@ def list_folders(folder: Path) -> list[Path]:
 
 
 def search_roots(root: Path) -> list[Path]:
-    """`root` and the folders in it: archives are unpacked into folders of their own too; none if it is no folder."""
-    return [root, *list_folders(root)] if root.is_dir() else []
+    """`root` and the folders in it: archives are unpacked into folders of their own too; none if it is no folder.
+
+    Folders that may not be entered (lost+found of a disk) are left out: a look into them would be an error.
+    """
+    inner = list_folders(root) if root.is_dir() else []
+    return [root, *(p for p in inner if os.access(p, os.R_OK | os.X_OK))] if root.is_dir() else []
 
 
 def _list_folder(folder: Path) -> list[Path]:
@@ -360,7 +367,7 @@ def check_split(split: str, known: Sequence[str]) -> None:
         raise ValueError(f"expected split to be one of {', '.join(known)}, got {split!r}")
 
 
-def check_same_size(path: Path, size: tuple[int, ...], other: Path | str, expected: tuple[int, ...]) -> None:
+def check_same_size(path: Path | str, size: tuple[int, ...], other: Path | str, expected: tuple[int, ...]) -> None:
     """Raises DataError if the (H, W) of `path` is not the expected one, that of `other`."""
     if size != expected:
         raise DataError(f"{path}: expected the size of {other}, {expected[0]}x{expected[1]}, got {size[0]}x{size[1]}")

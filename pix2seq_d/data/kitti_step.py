@@ -2,6 +2,7 @@
 
 Official layout:  images/{split}/{seq:04d}/{frame:06d}.png and panoptic_maps/{split}/{seq:04d}/{frame:06d}.png
 Hub layout:       video_sequence/{split}/{seq:06d}_{frame:06d}_leftImg8bit.png and ..._panoptic.png beside it
+As downloaded:    KITTI's training/image_02/{seq:04d}/{frame:06d}.png (testing/... for test) and the official maps
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class KittiStep(LabelledVideos):
     The maps of the test split are not public: its frames have images and void maps, `has_labels` is False.
 
     Args:
-        root: folder of either layout, or the folder around it (kitti_out/, kitti-step/, ...).
+        root: folder of one of these layouts, or the folder around it (kitti_out/, kitti-step/, ...).
         split: "train", "val" or "test".
         past_offsets: in frame numbers; where the numbers have a gap the past frame is absent.
         all_frames: clips carry the images of the past frames too.
@@ -79,10 +80,28 @@ def _find_layout(root: Path, split: str) -> tuple[Path, Pairs]:
         for hub in (base / "video_sequence" / split, base / split):
             if hub.is_dir() and any(p.stem.endswith(_IMAGE) for p in list_images(hub)):
                 return hub, _without_test_maps(_hub_pairs(hub), split)
+    if tracking := _find_tracking(root, split):
+        return tracking
     raise DataError(
         f"{root}: expected KITTI-STEP as images/{split}/0002/000000.png with panoptic_maps/{split}/..., or as "
         f"video_sequence/{split}/000002_000000{_IMAGE}.png with ...{_LABEL}.png, found neither; "
         "get it with: python -m pix2seq_d download kitti-step"
+    )
+
+
+def _find_tracking(root: Path, split: str) -> tuple[Path, Pairs] | None:
+    """The archives unpacked side by side: KITTI parts training from testing, the maps part training once more."""
+    bases = search_roots(root)
+    name = "testing/image_02" if split == "test" else "training/image_02"
+    images = next((base / name for base in bases if (base / name).is_dir()), None)
+    maps = next((b / "panoptic_maps" / split for b in bases if (b / "panoptic_maps" / split).is_dir()), None)
+    if images is None or (maps is None and split != "test"):
+        return None
+    folders = [f for f in list_folders(images) if maps is None or (maps / f.name).is_dir()]
+    return images, (
+        (folder.name, frame_number(image), image, maps / folder.name / f"{image.stem}.png" if maps else None)
+        for folder in folders
+        for image in list_images(folder)
     )
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from pix2seq_d.data.folder import LabelledVideos, frame_number, list_folders, list_images, natural_key, pair_labels
-from pix2seq_d.data.formats import DataError, check_class_ids, png_header, read_png
+from pix2seq_d.data.formats import IMAGE_SUFFIXES, DataError, check_class_ids, png_header, read_png
 from pix2seq_d.data.labels_json import LABELS_NAME, read_labels_json
 from pix2seq_d.labels import LabelSpec
 
@@ -49,7 +49,9 @@ class LabelledFolder(LabelledVideos):
         base, whole = _find_split(Path(root), split)
         files = pair_labels(_pairs(base), root=base / IMAGES)
         if not files:
-            raise DataError(f"{base / IMAGES}: expected images, or folders of frames, found none")
+            raise DataError(
+                f"{base / IMAGES}: expected images ({', '.join(IMAGE_SUFFIXES)}), or folders of frames, found none"
+            )
         super().__init__(files, spec, past_offsets=past_offsets, all_frames=all_frames)
         if whole:
             self.keep_sequences(_held_out(base, self.sequence_ids, split))

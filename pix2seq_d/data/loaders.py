@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -16,8 +17,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from pix2seq_d.data.batch import Batch, Clip
+from pix2seq_d.data.loader_faults import OpenedFiles, SkippingClips
 from pix2seq_d.data.transforms import ClipTransform
-from pix2seq_d.labels import LABEL_DIVISOR, LabelSpec
+from pix2seq_d.labels import LabelSpec
 
 
 class ClipDataset(Protocol):
@@ -160,7 +162,7 @@ def encode_clip(
     except ValueError as error:
         raise ValueError(f"clip {clip.name}: {error}") from None
     crowd = spec.is_thing(clip.class_map[-1]) & (clip.instance_map[-1] == 0)
-    objects = np.where(instance_ids > 0, class_codes * LABEL_DIVISOR + instance_ids, 0)
+    objects = np.where(instance_ids > 0, class_codes << 32 | instance_ids, 0)
     if num_instance_codes == 0:
         objects, crowd = np.zeros_like(objects), np.zeros_like(crowd)
     codes = assign_codes(objects, num_instance_codes, generator, name=clip.name)
@@ -243,17 +245,20 @@ def build_loader(
     seed: int,
     start: int = 0,
     num_workers: int = 0,
+    skip_listing: Path | None = None,
 ) -> DataLoader[Batch]:
     """The endless training loader: TrainingClips in the order of EpochBatches, see there for the arguments.
 
-    Workers stay alive and use one thread each (PyTorch sees to that); memory is pinned where CUDA is present.
+    Workers stay alive and use one thread each (PyTorch sees to that); memory is pinned where CUDA is present. With a
+    `skip_listing`, clips that cannot be read are skipped and listed there, see SkippingClips; else they raise.
     """
     clips = TrainingClips(dataset, transform, spec, num_instance_codes=num_instance_codes, seed=seed)
     return DataLoader(
-        clips,
+        clips if skip_listing is None else SkippingClips(clips, skip_listing),
         batch_sampler=EpochBatches(len(clips), batch_size, seed=seed, start=start),
         collate_fn=collate,
         num_workers=num_workers,
+        worker_init_fn=OpenedFiles(num_workers),
         persistent_workers=num_workers > 0,
         pin_memory=torch.cuda.is_available(),
     )

@@ -1,12 +1,13 @@
 """MOTChallenge-STEP (Weber et al., arXiv 2102.11859) from disk: video panoptic maps of pedestrian scenes.
 
-Layout: images/{split}/{seq:04d}/{frame:06d}.jpg, or with the folder img1/ of MOTS between, and
+Layout: images/{split}/{seq:04d}/{frame:06d}.jpg, or as MOTS.zip has them, images/{split}/MOTS20-{seq}/img1/, and
 panoptic_maps/{split}/{seq:04d}/{frame:06d}.png in KITTI-STEP's encoding. Frames count from 1.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from pix2seq_d.data.formats import DataError, read_kitti_step
 from pix2seq_d.labels import get_label_spec
 
 SPLITS = ("train", "val", "test")
+_MOTS_NAME = re.compile(r"MOTS(?:20)?-([0-9]+)")
 
 
 class MotChallengeStep(LabelledVideos):
@@ -81,7 +83,9 @@ def _find_layout(root: Path, split: str) -> Path:
 
 def _pairs(base: Path, split: str) -> Iterator[tuple[str, int, Path, Path]]:
     for folder in list_folders(base / "images" / split):
-        maps = base / "panoptic_maps" / split / folder.name
+        match = _MOTS_NAME.fullmatch(folder.name)
+        sequence_id = f"{int(match[1]):04d}" if match else folder.name
+        maps = base / "panoptic_maps" / split / sequence_id
         inner = folder / "img1"
         for image in list_images(inner if inner.is_dir() else folder):
-            yield folder.name, frame_number(image), image, maps / f"{image.stem}.png"
+            yield sequence_id, frame_number(image), image, maps / f"{image.stem}.png"

@@ -7,14 +7,15 @@ import os
 import shutil
 import uuid
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pix2seq_d.data import submission_formats as formats
 from pix2seq_d.data.folder import list_folders, list_images
 from pix2seq_d.data.formats import DataError
-from pix2seq_d.data.submission_formats import Prediction, read_targets
+from pix2seq_d.data.submission_formats import Prediction, Selected, read_targets, select
 from pix2seq_d.label_mapping import describe_mapping, shares_classes
 from pix2seq_d.labels import LabelSpec, get_label_spec
 
@@ -27,28 +28,36 @@ class SubmissionFormat:
 
     Attributes:
         label_spec: name of the label spec whose classes and ids it has.
-        write: writes the files of all predictions into a folder: (predictions, label spec, folder), and where there is
-            an order `targets`, the images of the ground truth or None.
+        write: writes the files of the selected predictions into a folder.
+        image_id: what the benchmark calls the image of a prediction; DataError for a name that it does not have.
         about: what is written, in a line.
         order: "required" where the ground truth's JSON says which frames are handed in, "optional" where it may.
+        stills: the benchmark is one of images, not of videos.
     """
 
     label_spec: str
-    write: Callable[..., None]
+    write: Callable[[Sequence[Selected], LabelSpec, Path], None]
+    image_id: Callable[[Prediction], str | int]
     about: str
     order: str = "none"
+    stills: bool = False
 
 
+_TREE, _COCO = "{seq}/{frame}.png", "panoptic JSON and PNGs"
 SUBMISSION_FORMATS = {
-    "kitti-step": SubmissionFormat("kitti-step", formats.write_step, "{seq}/{frame}.png"),
-    "motchallenge-step": SubmissionFormat("motchallenge-step", formats.write_step, "{seq}/{frame}.png"),
-    "cityscapes": SubmissionFormat("cityscapes", formats.write_cityscapes, "panoptic JSON and PNGs", "optional"),
-    "cityscapes-vps": SubmissionFormat(
-        "cityscapes-vps", formats.write_cityscapes_vps, "pred.json and pan_pred/", "required"
+    "kitti-step": SubmissionFormat("kitti-step", formats.write_step, formats.step_id, _TREE),
+    "motchallenge-step": SubmissionFormat("motchallenge-step", formats.write_step, formats.step_id, _TREE),
+    "cityscapes": SubmissionFormat(
+        "cityscapes", formats.write_cityscapes, formats.cityscapes_id, _COCO, "optional", stills=True
     ),
-    "bdd100k": SubmissionFormat("bdd100k", formats.write_bdd100k, "bitmasks"),
-    "bdd100k-json": SubmissionFormat("bdd100k", formats.write_scalabel, "Scalabel JSON with RLE"),
-    "coco": SubmissionFormat("coco", formats.write_coco, "panoptic JSON and PNGs", "optional"),
+    "cityscapes-vps": SubmissionFormat(
+        "cityscapes-vps", formats.write_cityscapes_vps, formats.cityscapes_id, "pred.json and pan_pred/", "required"
+    ),
+    "bdd100k": SubmissionFormat("bdd100k", formats.write_bdd100k, formats.bdd100k_id, "bitmasks", stills=True),
+    "bdd100k-json": SubmissionFormat(
+        "bdd100k", formats.write_scalabel, formats.bdd100k_id, "Scalabel JSON with RLE", stills=True
+    ),
+    "coco": SubmissionFormat("coco", formats.write_coco, formats.coco_id, _COCO, "optional", stills=True),
 }
 
 
@@ -81,20 +90,36 @@ def export_predictions(
             use.
         OSError: the output cannot be written; nothing is left behind.
     """
-    chosen = check_submission(name, output, label_spec=label_spec, ground_truth=ground_truth, zipped=zipped)
-    output, maps = Path(os.path.abspath(output)), _maps_folder(Path(predictions))
-    if output.is_relative_to(os.path.abspath(maps)):
+    options: dict[str, Any] = {"name": name, "label_spec": label_spec, "ground_truth": ground_truth, "zipped": zipped}
+    check_submission(output=output, **options)
+    maps = _maps_folder(Path(predictions))
+    if Path(os.path.abspath(output)).is_relative_to(os.path.abspath(maps)):
         raise ValueError(f"{output}: expected an output outside of the predictions {maps}")
-    spec = get_label_spec(chosen.label_spec)
     found = list_predictions(predictions, label_spec)
+    write_submission(found, output, **options)
+    return len(found)
+
+
+def write_submission(
+    predictions: Sequence[Prediction],
+    output: str | os.PathLike[str],
+    *,
+    name: str,
+    label_spec: LabelSpec | None = None,
+    ground_truth: str | os.PathLike[str] | None = None,
+    zipped: bool = False,
+) -> None:
+    """`export_predictions` of a list of maps; arguments and errors are the same."""
+    chosen = check_submission(name, output, label_spec=label_spec, ground_truth=ground_truth, zipped=zipped)
+    output, spec = Path(os.path.abspath(output)), get_label_spec(chosen.label_spec)
+    selected = select_frames(predictions, name=name, ground_truth=ground_truth)
     if label_spec is not None and (mapping := describe_mapping(label_spec, spec)):
         logger.info(mapping)
-    options = {} if chosen.order == "none" else {"targets": ground_truth and read_targets(Path(ground_truth))}
     work = output.with_name(f".{output.name}.{uuid.uuid4().hex[:8]}.partial")
     try:
         folder = work / output.name  # files are called like it
         folder.mkdir(parents=True)
-        chosen.write(found, spec, folder, **options)
+        chosen.write(selected, spec, folder)
         archive = work / _zip_path(output).name
         if zipped:
             write_zip(archive, folder)
@@ -105,7 +130,26 @@ def export_predictions(
             os.replace(archive, _zip_path(output))
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    return len(found)
+
+
+def select_frames(
+    predictions: Iterable[Prediction], *, name: str, ground_truth: str | os.PathLike[str] | None = None
+) -> list[Selected]:
+    """The frames that are handed in, by their names alone: nothing is opened but the ground truth.
+
+    Args:
+        predictions: maps that need not exist yet.
+        name: of the format.
+        ground_truth: as in `export_predictions`.
+
+    Raises:
+        DataError: a name that the format does not have, two frames of one image, an image of the ground truth without
+            frame, or a ground truth that is none.
+    """
+    chosen = SUBMISSION_FORMATS[name]
+    one_order = chosen.order == "required"
+    targets = None if ground_truth is None else read_targets(Path(ground_truth), one_order=one_order)
+    return select(predictions, chosen.image_id, targets)
 
 
 def check_submission(
@@ -118,7 +162,7 @@ def check_submission(
 ) -> SubmissionFormat:
     """The format, if `export_predictions` can write it there: the same arguments and the same ValueErrors.
 
-    For callers who predict for hours before they export.
+    For callers who predict for hours before they export, as is `select_frames`.
     """
     if name not in SUBMISSION_FORMATS:
         raise ValueError(f"format: expected one of {', '.join(SUBMISSION_FORMATS)}, got {name!r}")

@@ -7,9 +7,9 @@ since only ground truth has crowds. H, W size of a frame, S segments of it.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,9 +24,7 @@ from pix2seq_d.label_mapping import remap
 from pix2seq_d.labels import LABEL_DIVISOR, LabelSpec
 
 _CITYSCAPES_ID = re.compile(r"[A-Za-z-]+_[0-9]{6}_[0-9]{6}")
-_VPS_PREFIX = re.compile(r"[0-9]{4}_[0-9]{4}_")
-
-Id = TypeVar("Id", str, int)
+_VPS_PREFIX = re.compile(r"^[0-9]{4}_[0-9]{4}_")
 
 
 class Prediction(NamedTuple):
@@ -58,11 +56,15 @@ class Target(NamedTuple):
 Targets = Sequence[Target] | None  # None: whatever was predicted
 
 
-def read_targets(path: Path) -> list[Target]:
-    """The images of a panoptic (or image_info) JSON in its order, which the annotations must share.
+def read_targets(path: Path, *, one_order: bool = False) -> list[Target]:
+    """The images that a panoptic JSON has annotations of, in the order of these; of an image_info JSON all images.
+
+    Args:
+        path: the file.
+        one_order: images and annotations must have one order: for an evaluator that goes through both.
 
     Raises:
-        DataError: no such JSON, no images, or annotations in another order.
+        DataError: no such JSON, no images, annotations of other images, or two orders where one is needed.
     """
     content = read_json(path)
     try:
@@ -74,11 +76,93 @@ def read_targets(path: Path) -> list[Target]:
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         got = as_one_line(repr(error))
         raise DataError(f"{path}: expected a JSON with images and their ids, got {got}") from None
-    if not targets or not all(isinstance(t.image_id, int | str) for t in targets):
+    if not targets or not all(isinstance(i, int | str) for i in (*(t.image_id for t in targets), *annotated)):
         raise DataError(f"{path}: expected images with numbers or names as ids, found {len(targets)} images")
-    if annotated and annotated != [t.image_id for t in targets]:
+    if not annotated:
+        return targets
+    if one_order and annotated != [t.image_id for t in targets]:
         raise DataError(f"{path}: expected images and annotations in one order, got two orders")
-    return targets
+    known = {t.image_id: t for t in targets}
+    if lost := [i for i in annotated if i not in known]:
+        raise DataError(f"{path}: expected an image for every annotation, found none for {as_one_line(str(lost[0]))}")
+    return [known[i] for i in annotated]
+
+
+# Which prediction is which image
+
+
+class Selected(NamedTuple):
+    """A prediction that is handed in.
+
+    Attributes:
+        image_id: what the benchmark calls the image.
+        prediction: its map.
+        size: (H, W) that the ground truth wants, None = any.
+    """
+
+    image_id: Any
+    prediction: Prediction
+    size: tuple[int, ...] | None
+
+
+def select(
+    predictions: Iterable[Prediction], image_id: Callable[[Prediction], str | int], targets: Targets
+) -> list[Selected]:
+    """What the ground truth asks for, in its order; without one everything.
+
+    Args:
+        predictions: the maps, which need not exist yet.
+        image_id: gives the image of a map, without the video that Cityscapes-VPS puts before.
+        targets: the images of the ground truth.
+
+    Raises:
+        DataError: a name that is no image's, two maps of one image, an image of the ground truth without map.
+    """
+    named: dict[Any, Prediction] = {}
+    for prediction in predictions:
+        key = image_id(prediction)
+        if key in named:
+            raise DataError(f"{prediction.path}: expected one map of {key}, found {named[key].path} too")
+        named[key] = prediction
+    if targets is None:
+        return [Selected(key, prediction, None) for key, prediction in named.items()]
+    wanted = [_VPS_PREFIX.sub("", t.image_id) if isinstance(t.image_id, str) else t.image_id for t in targets]
+    if missing := [str(t.image_id) for t, key in zip(targets, wanted) if key not in named]:
+        first = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+        raise DataError(
+            f"ground_truth: expected a prediction for each of the {len(targets)} images of it, "
+            f"found none for {len(missing)} of them ({first})"
+        )
+    return [Selected(target.image_id, named[key], target.size) for target, key in zip(targets, wanted)]
+
+
+def step_id(prediction: Prediction) -> str:
+    """{seq:04d}/{frame:06d}; DataError for a sequence or frame without a number."""
+    folders = [name for name in prediction.sequence_id.split("/") if name != "img1"]
+    sequence = re.fullmatch(r"(?:.*[-_])?([0-9]+)", folders[-1]) if folders else None
+    if not sequence:
+        raise DataError(f"{prediction.path}: expected a folder called by the number of its sequence, like 0002")
+    return f"{int(sequence[1]):04d}/{frame_number(prediction.path):06d}"
+
+
+def coco_id(prediction: Prediction) -> int:
+    """The number that the frame is called by; DataError for another name."""
+    if not prediction.stem.isdecimal():
+        raise DataError(f"{prediction.path}: expected a COCO frame called by its image id, like 000000142238.png")
+    return int(prediction.stem)
+
+
+def cityscapes_id(prediction: Prediction) -> str:
+    """{city}_{seq}_{frame}, also of a name of Cityscapes-VPS; DataError for another one."""
+    name = _VPS_PREFIX.sub("", prediction.stem)
+    if not _CITYSCAPES_ID.fullmatch(name):
+        raise DataError(f"{prediction.path}: expected a frame called like frankfurt_000000_000294_leftImg8bit.png")
+    return name
+
+
+def bdd100k_id(prediction: Prediction) -> str:
+    """Any name."""
+    return prediction.stem
 
 
 # Frames as segments
@@ -116,69 +200,49 @@ def _category_ids(keys: np.ndarray, spec: LabelSpec) -> np.ndarray:
 # KITTI-STEP and MOTChallenge-STEP
 
 
-def write_step(predictions: Sequence[Prediction], spec: LabelSpec, folder: Path) -> None:
-    """{seq:04d}/{frame:06d}.png in KITTI-STEP's encoding; ids are kept.
-
-    Raises:
-        DataError: a sequence or frame without a number, or two maps for one frame.
-    """
-    for name, prediction in _by_name(predictions, _step_name).items():
+def write_step(selected: Sequence[Selected], spec: LabelSpec, folder: Path) -> None:
+    """{seq:04d}/{frame:06d}.png in KITTI-STEP's encoding; ids are kept."""
+    for name, prediction, _ in selected:
         write_kitti_step(folder / f"{name}.png", *read_prediction(prediction, spec))
-
-
-def _step_name(prediction: Prediction) -> str:
-    folders = [name for name in prediction.sequence_id.split("/") if name != "img1"]
-    sequence = re.fullmatch(r"(?:.*[-_])?([0-9]+)", folders[-1]) if folders else None
-    if not sequence:
-        raise DataError(f"{prediction.path}: expected a folder called by the number of its sequence, like 0002")
-    return f"{int(sequence[1]):04d}/{frame_number(prediction.path):06d}"
 
 
 # COCO, Cityscapes and Cityscapes-VPS
 
 
-def write_coco(predictions: Sequence[Prediction], spec: LabelSpec, folder: Path, targets: Targets) -> None:
-    """NAME.json and NAME/{image id:012d}.png in COCO's panoptic result format; NAME is that of the folder.
-
-    Raises:
-        DataError: a frame that is not called by its image id, or one of the ground truth that is missing.
-    """
+def write_coco(selected: Sequence[Selected], spec: LabelSpec, folder: Path) -> None:
+    """NAME.json and NAME/{image id:012d}.png in COCO's panoptic result format; NAME is that of the folder."""
     annotations = []
-    for image_id, prediction, size in _select(predictions, _coco_id, targets):
+    for image_id, prediction, size in selected:
         name = f"{image_id:012d}.png"
         entries = _write_ids(folder / folder.name / name, prediction, spec, size)
         annotations.append({"image_id": image_id, "file_name": name, "segments_info": entries})
     write_json(folder / f"{folder.name}.json", {"annotations": annotations})
 
 
-def write_cityscapes(predictions: Sequence[Prediction], spec: LabelSpec, folder: Path, targets: Targets) -> None:
+def write_cityscapes(selected: Sequence[Selected], spec: LabelSpec, folder: Path) -> None:
     """NAME.json and NAME/{city}_{seq}_{frame}.png with Cityscapes' ids; NAME is that of the folder.
 
     Segment ids are those of its instanceIds (`encode_ids`). A class with an instance above 1000 in a frame has its
     instances numbered anew there, from 1.
 
     Raises:
-        DataError: a frame that is not called {city}_{seq}_{frame}, one of the ground truth that is missing, or a frame
-            with more than 1000 instances of a class.
+        DataError: a frame with more than 1000 instances of a class.
     """
     annotations = []
-    for image_id, prediction, size in _select(predictions, _cityscapes_id, targets):
+    for image_id, prediction, size in selected:
         name = f"{image_id}.png"
         entries = _write_ids(folder / folder.name / name, prediction, spec, size, number=_cityscapes_segment_ids)
         annotations.append({"image_id": image_id, "file_name": name, "segments_info": entries})
     write_json(folder / f"{folder.name}.json", {"annotations": annotations})
 
 
-def write_cityscapes_vps(predictions: Sequence[Prediction], spec: LabelSpec, folder: Path, targets: Targets) -> None:
+def write_cityscapes_vps(selected: Sequence[Selected], spec: LabelSpec, folder: Path) -> None:
     """pred.json and pan_pred/{image id}.png: only the frames of the ground truth, in its order, without image ids.
 
     Segment ids are the same in all frames of a video.
-
-    Raises:
-        DataError: a frame of the ground truth that is missing.
     """
     annotations = []
-    for image_id, prediction, size in _select(predictions, _cityscapes_id, targets, strip=_VPS_PREFIX):
+    for image_id, prediction, size in selected:
         entries = _write_ids(folder / "pan_pred" / f"{image_id}.png", prediction, spec, size)
         annotations.append({"segments_info": entries})
     write_json(folder / "pred.json", {"annotations": annotations})
@@ -200,19 +264,6 @@ def _write_ids(
     return segments_info(found, ids, _category_ids(found.keys, spec))
 
 
-def _coco_id(prediction: Prediction) -> int:
-    if not prediction.stem.isdecimal():
-        raise DataError(f"{prediction.path}: expected a COCO frame called by its image id, like 000000142238.png")
-    return int(prediction.stem)
-
-
-def _cityscapes_id(prediction: Prediction) -> str:
-    name = _VPS_PREFIX.sub("", prediction.stem)
-    if not _CITYSCAPES_ID.fullmatch(name):
-        raise DataError(f"{prediction.path}: expected a frame called like frankfurt_000000_000294_leftImg8bit.png")
-    return name
-
-
 def _cityscapes_segment_ids(keys: np.ndarray, spec: LabelSpec, path: Path) -> np.ndarray:
     codes, instances = np.divmod(keys, LABEL_DIVISOR)
     for code in np.unique(codes[instances > MAX_INSTANCES]):
@@ -229,13 +280,13 @@ def _cityscapes_segment_ids(keys: np.ndarray, spec: LabelSpec, path: Path) -> np
 # BDD100K
 
 
-def write_bdd100k(predictions: Sequence[Prediction], spec: LabelSpec, folder: Path) -> None:
+def write_bdd100k(selected: Sequence[Selected], spec: LabelSpec, folder: Path) -> None:
     """{name}.png bitmasks without flags; annotation ids as in the ground truth, see `_annotation_ids`.
 
     Raises:
-        DataError: two maps of one name, or a frame with more segments than 16 bits number.
+        DataError: a frame with more segments than 16 bits number.
     """
-    for name, prediction in _by_name(predictions, lambda p: p.stem).items():
+    for name, prediction, _ in selected:
         found = _read_segments(prediction, spec)
         ids = _annotation_ids(found, spec, prediction.path)
         categories = _category_ids(found.keys, spec).astype(np.uint8)
@@ -243,14 +294,14 @@ def write_bdd100k(predictions: Sequence[Prediction], spec: LabelSpec, folder: Pa
         write_bitmask(folder / f"{name}.png", Bitmask(plane, np.zeros_like(plane), found.paint(ids)))
 
 
-def write_scalabel(predictions: Sequence[Prediction], spec: LabelSpec, folder: Path) -> None:
+def write_scalabel(selected: Sequence[Selected], spec: LabelSpec, folder: Path) -> None:
     """pan_seg.json, frames in Scalabel's format with a compressed RLE for every segment.
 
     Raises:
         DataError: as `write_bdd100k`.
     """
     frames = []
-    for name, prediction in _by_name(predictions, lambda p: p.stem).items():
+    for name, prediction, _ in selected:
         found = _read_segments(prediction, spec)
         ids = _annotation_ids(found, spec, prediction.path)
         names = dict(zip(ids.tolist(), (found.keys // LABEL_DIVISOR).tolist()))
@@ -276,46 +327,3 @@ def _annotation_ids(found: Segments, spec: LabelSpec, path: Path) -> np.ndarray:
     order = np.flatnonzero(thing)[np.argsort(-found.areas[thing], kind="stable")]
     ids[order] = np.arange(first, first + len(order))
     return ids
-
-
-# Which prediction is which image
-
-
-def _by_name(predictions: Iterable[Prediction], name: Callable[[Prediction], Id]) -> dict[Id, Prediction]:
-    named: dict[Id, Prediction] = {}
-    for prediction in predictions:
-        key = name(prediction)
-        if key in named:
-            raise DataError(f"{prediction.path}: expected one map of {key}, found {named[key].path} too")
-        named[key] = prediction
-    return named
-
-
-def _select(
-    predictions: Iterable[Prediction],
-    name: Callable[[Prediction], Id],
-    targets: Targets,
-    *,
-    strip: re.Pattern[str] | None = None,
-) -> Iterator[tuple[Id, Prediction, tuple[int, ...] | None]]:
-    """(image id, prediction, expected size): what the ground truth asks for, in its order; without it, everything.
-
-    Args:
-        predictions: the maps.
-        name: gives the image id of a map.
-        targets: the images of the ground truth.
-        strip: what an image id of the ground truth has before what `name` gives.
-    """
-    named = _by_name(predictions, name)
-    if targets is None:
-        yield from ((key, prediction, None) for key, prediction in named.items())
-        return
-    wanted: list[Any] = [strip.sub("", str(t.image_id)) if strip else t.image_id for t in targets]
-    missing = [str(t.image_id) for t, key in zip(targets, wanted) if key not in named]
-    if missing:
-        first = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
-        raise DataError(
-            f"ground_truth: expected a prediction for each of the {len(targets)} images of it, "
-            f"found none for {len(missing)} of them ({first})"
-        )
-    yield from ((target.image_id, named[key], target.size) for target, key in zip(targets, wanted))

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import shutil
-from collections.abc import Mapping
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
-from accelerate.utils import load
+from accelerate.utils import broadcast_object_list, gather_object, load
 from safetensors import SafetensorError
 
 from pix2seq_d.label_mapping import same_space
@@ -25,15 +28,51 @@ from pix2seq_d.models.pix2seq_d import CONFIG_NAME, WEIGHTS_NAME, Pix2SeqD
 
 logger = logging.getLogger(__name__)
 
-MANIFEST = "checkpoint.json"  # step, configuration, size of every file
+MANIFEST = "checkpoint.json"  # step, configuration, progress, size and checksum of every file
 
 
 class CheckpointError(RuntimeError):
     """A checkpoint that cannot be used, or could not be written."""
 
 
+@dataclass
+class Progress:
+    """What a run knows of itself beside its weights; part of every checkpoint.
+
+    Attributes:
+        samples: training samples taken from the data so far; None where an older checkpoint does not say.
+        skipped: steps skipped because the loss or a gradient was not finite.
+        skipped_in_a_row: those directly before now.
+        validated: step of the last validation.
+        best: highest value of the metric that chooses the best model.
+        best_step: its step.
+    """
+
+    samples: int | None = 0
+    skipped: int = 0
+    skipped_in_a_row: int = 0
+    validated: int | None = None
+    best: float | None = None
+    best_step: int | None = None
+
+    def update(self, saved: Mapping[str, Any] | None) -> None:
+        """Takes over what a checkpoint holds; `samples` is unknown where it holds nothing (None)."""
+        for field in fields(self):
+            if saved is not None and field.name in saved:
+                setattr(self, field.name, saved[field.name])
+        if saved is None:
+            self.samples = None
+
+
 def save(
-    run_dir: Path, step: int, *, accelerator: Accelerator, averaged: Pix2SeqD, config: Mapping[str, Any], keep: int
+    run_dir: Path,
+    step: int,
+    *,
+    accelerator: Accelerator,
+    averaged: Pix2SeqD,
+    config: Mapping[str, Any],
+    keep: int,
+    progress: Progress | None = None,
 ) -> Path:
     """Writes the state of the run after `step` optimizer steps; call it on every process.
 
@@ -46,39 +85,49 @@ def save(
         averaged: the averaged model.
         config: resolved configuration, JSON-able.
         keep: newest checkpoints kept, at least this one; older ones go once the new one is complete.
+        progress: counts of the run.
 
     Raises:
-        CheckpointError: nothing could be written (disk full, no permission); earlier checkpoints are untouched.
+        CheckpointError: nothing could be written (disk full, no permission), on every process, although one alone may
+            have failed; earlier checkpoints are untouched.
     """
     folder = _folder(run_dir, step)
     partial = folder.with_name(folder.name + ".partial")
-    try:
-        if accelerator.is_main_process:
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-        accelerator.wait_for_everyone()
-        accelerator.save_state(str(partial))
-        if accelerator.is_main_process:
-            averaged.save_pretrained(partial / "model")
-            sizes = {str(p.relative_to(partial)): p.stat().st_size for p in partial.rglob("*") if p.is_file()}
-            manifest = {"step": step, "config": config, "files": sizes}
-            (partial / MANIFEST).write_text(json.dumps(manifest, indent=2))
-        accelerator.wait_for_everyone()
-    except (OSError, RuntimeError, SafetensorError) as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise CheckpointError(
-            f"{folder}: could not be written, earlier checkpoints are kept: {_first_line(error)}"
-        ) from error
-    if accelerator.is_main_process:
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
-        _remove_others(run_dir, folder, keep=keep)
-    accelerator.wait_for_everyone()
+    main = accelerator.is_main_process
+    faults: list[str] = []
+    if main:
+        faults += _attempt(_new_folder, partial)
+    _raise_together(faults, partial, accelerator)
+    faults += _attempt(accelerator.save_state, str(partial))
+    if main and not faults:
+        faults += _attempt(averaged.save_pretrained, partial / "model")
+    _raise_together(faults, partial, accelerator)
+    if main:  # the files of all processes are there now
+        values = {"step": step, "config": config, "progress": asdict(progress or Progress())}
+        faults += _attempt(_complete, partial, folder, values)
+    _raise_together(faults, partial, accelerator)
+    if main:
+        for fault in _attempt(_remove_others, run_dir, folder, keep):
+            logger.warning("%s: older checkpoints could not be removed: %s", run_dir, fault)
     return folder
 
 
-def resume(run_dir: Path, *, accelerator: Accelerator, config: Mapping[str, Any]) -> int:
-    """Loads the newest complete checkpoint into the accelerator's objects.
+def note_progress(run_dir: Path, step: int, progress: Progress) -> None:
+    """Puts newer counts into the checkpoint of `step`, if there is one; call it on the main process."""
+    folder = _folder(run_dir, step)
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+    except FileNotFoundError:
+        return
+    _write_text(folder / MANIFEST, json.dumps(manifest | {"progress": asdict(progress)}, indent=2))
+
+
+def resume(
+    run_dir: Path, *, accelerator: Accelerator, config: Mapping[str, Any], progress: Progress | None = None
+) -> int:
+    """Loads the newest complete checkpoint into the accelerator's objects, and its counts into `progress`.
+
+    The main process chooses it, so that all processes load the same one.
 
     Returns:
         Optimizer steps done; 0 where the run has no checkpoint.
@@ -87,6 +136,30 @@ def resume(run_dir: Path, *, accelerator: Accelerator, config: Mapping[str, Any]
         CheckpointError: the checkpoint belongs to another model configuration, holds something else than what `save`
             wrote, or none of them can be read.
     """
+    chosen: list[Any] = [None]  # (folder, manifest), an error, or None: no checkpoint
+    if accelerator.is_main_process:
+        try:
+            chosen = [_choose(run_dir, config)]
+        except CheckpointError as error:
+            chosen = [str(error)]
+    if accelerator.num_processes > 1:
+        broadcast_object_list(chosen)
+    if isinstance(chosen[0], str):
+        raise CheckpointError(chosen[0])
+    if chosen[0] is None:
+        return 0
+    folder, manifest = chosen[0]
+    try:
+        accelerator.load_state(str(folder))
+    except (RuntimeError, ValueError, LookupError, TypeError, AttributeError, OSError, SafetensorError) as error:
+        raise CheckpointError(f"{folder}: cannot be loaded: {_first_line(error)}") from error
+    if progress is not None:
+        progress.update(manifest.get("progress"))
+    return int(manifest["step"])
+
+
+def _choose(run_dir: Path, config: Mapping[str, Any]) -> tuple[Path, dict[str, Any]] | None:
+    """The newest checkpoint that is whole, with its manifest."""
     folders = list_checkpoints(run_dir)
     for folder in folders:
         try:
@@ -96,14 +169,10 @@ def resume(run_dir: Path, *, accelerator: Accelerator, config: Mapping[str, Any]
             continue
         _check_same_model(folder, manifest["config"], config)
         _check_pickles(folder)
-        try:
-            accelerator.load_state(str(folder))
-        except (RuntimeError, ValueError, LookupError, TypeError, AttributeError, OSError, SafetensorError) as error:
-            raise CheckpointError(f"{folder}: cannot be loaded: {_first_line(error)}") from error
-        return int(manifest["step"])
+        return folder, manifest
     if folders:
         raise CheckpointError(f"{run_dir}: none of its {len(folders)} checkpoints is complete")
-    return 0
+    return None
 
 
 def check_same_classes(run_dir: Path, spec: LabelSpec) -> None:
@@ -153,16 +222,19 @@ def export(run_dir: Path) -> Path:
     checkpoints = list_checkpoints(run_dir)
     if not checkpoints:
         raise CheckpointError(f"{run_dir}: expected a run with a checkpoint, found none")
-    newest, target = checkpoints[0] / "model", run_dir / "model"
-    partial, old = run_dir / "model.partial", run_dir / "model.old"
-    for folder in (partial, old):
-        shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(newest, partial)
-    if target.exists():
-        target.rename(old)
-    partial.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
+    target = run_dir / "model"
+    partial = _new_folder(run_dir / "model.partial")
+    shutil.copytree(checkpoints[0] / "model", partial, dirs_exist_ok=True)
+    _replace_folder(partial, target)
     return target
+
+
+def export_best(run_dir: Path, averaged: Pix2SeqD) -> Path:
+    """Writes the averaged model to `RUN/best/`, in place of the one before; returns that folder."""
+    partial = _new_folder(run_dir / "best.partial")
+    averaged.save_pretrained(partial)
+    _replace_folder(partial, run_dir / "best")
+    return run_dir / "best"
 
 
 def copy_weights(source: Pix2SeqD, target: Pix2SeqD, *, name: str) -> None:
@@ -185,11 +257,87 @@ def _folder(run_dir: Path, step: int) -> Path:
     return run_dir / "checkpoints" / f"step-{step:08d}"
 
 
-def _remove_others(run_dir: Path, newest: Path, *, keep: int) -> None:
+def _new_folder(path: Path) -> Path:
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir(parents=True)
+    return path
+
+
+def _replace_folder(partial: Path, target: Path) -> None:
+    old = target.with_name(target.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        target.rename(old)
+    partial.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _complete(partial: Path, folder: Path, values: Mapping[str, Any]) -> None:
+    """Writes the manifest of `partial`, sees to it that all is on the disk, and gives the folder its name."""
+    files = {str(p.relative_to(partial)): p for p in sorted(partial.rglob("*")) if p.is_file()}
+    sizes = {name: path.stat().st_size for name, path in files.items()}
+    checksums = {name: _checksum(path) for name, path in files.items()}
+    for path in files.values():
+        _sync(path)
+    _write_text(partial / MANIFEST, json.dumps({**values, "files": sizes, "crc32": checksums}, indent=2))
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+    _sync(folder.parent)
+
+
+def _remove_others(run_dir: Path, newest: Path, keep: int) -> None:
     checkpoints = list_checkpoints(run_dir)
     place = checkpoints.index(newest)
-    for folder in checkpoints[:place] + checkpoints[place + max(keep, 1) :]:
+    left_over = newest.parent.glob("step-*.partial")  # of writes that were cut off
+    for folder in [*checkpoints[:place], *checkpoints[place + max(keep, 1) :], *left_over]:
         shutil.rmtree(folder)
+
+
+def _attempt(function: Callable[..., Any], *arguments: Any) -> list[str]:
+    """Calls it; a list of the error, empty without one."""
+    try:
+        function(*arguments)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        return [_first_line(error)]
+    return []
+
+
+def _raise_together(faults: list[str], partial: Path, accelerator: Accelerator) -> None:
+    """Waits for all processes; raises on every one of them what has failed on any."""
+    found = gather_object(faults) if accelerator.num_processes > 1 else faults
+    if not found:
+        return
+    if accelerator.is_main_process:
+        shutil.rmtree(partial, ignore_errors=True)
+    folder = partial.with_suffix("")
+    raise CheckpointError(f"{folder}: could not be written, earlier checkpoints are kept: {found[0]}")
+
+
+def _write_text(path: Path, text: str) -> None:
+    """Writes beside and renames."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text)
+    _sync(partial)
+    partial.replace(path)
+
+
+def _sync(path: Path) -> None:
+    """Waits until a file or folder is on the disk: a power cut must not leave the name of a checkpoint without it."""
+    if os.name == "nt":
+        return  # there, what is open for reading cannot be flushed
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _checksum(path: Path) -> int:
+    value = 0
+    with path.open("rb") as file:
+        while block := file.read(1 << 22):
+            value = zlib.crc32(block, value)
+    return value
 
 
 def _first_line(error: BaseException) -> str:
@@ -200,8 +348,11 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
         files = dict(manifest["files"])
+        checksums = dict(manifest.get("crc32", {}))  # older checkpoints have none
         if not isinstance(manifest["config"]["model"], dict) or not isinstance(manifest["step"], int):
             raise TypeError("no step or no model configuration")
+        if not isinstance(manifest.get("progress", {}), dict):
+            raise TypeError("progress is no table")
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise CheckpointError(f"{folder}: {MANIFEST} cannot be read ({error})") from None
     for name, size in files.items():
@@ -209,6 +360,8 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         found = path.stat().st_size if path.is_file() else None
         if found != size:
             raise CheckpointError(f"{path}: expected {size} bytes, found {'no file' if found is None else found}")
+        if name in checksums and _checksum(path) != checksums[name]:
+            raise CheckpointError(f"{path}: expected the bytes that were written, found damaged ones (CRC-32 differs)")
     return manifest
 
 

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 
 class RunLog:
-    """Appends records to `log.jsonl` of a run folder; a resumed run drops the records after its step first."""
+    """Appends records to `log.jsonl` of a run folder; a resumed run drops the records that it will write again first.
 
-    def __init__(self, run_dir: Path, *, start: int = 0) -> None:
+    Args:
+        run_dir: run folder.
+        start: steps done; records of later steps go.
+        redo: kinds whose records of step `start` go too.
+    """
+
+    def __init__(self, run_dir: Path, *, start: int = 0, redo: Collection[str] = ()) -> None:
         self.path = run_dir / "log.jsonl"
         run_dir.mkdir(parents=True, exist_ok=True)
         if self.path.exists():
-            kept = [line for line in self.path.read_text().splitlines() if _step_of(line) <= start]
+            lines = [(line, _parse(line)) for line in self.path.read_text().splitlines()]
+            last = {kind: start - 1 for kind in redo}
+            kept = [x for x, record in lines if record.get("step", math.inf) <= last.get(record.get("kind", ""), start)]
             partial = self.path.with_suffix(".partial")
             partial.write_text("".join(line + "\n" for line in kept))
             partial.replace(self.path)
@@ -51,7 +60,3 @@ def _parse(line: str) -> dict[str, Any]:
         return json.loads(line)
     except json.JSONDecodeError:
         return {}
-
-
-def _step_of(line: str) -> float:
-    return _parse(line).get("step", float("inf"))

@@ -1,12 +1,12 @@
 """The training loop: nothing is built here. B batch, L maps of a clip, G code groups, h w mask size.
 
-All randomness of a step is a function of (seed, step, position in the global batch), never of earlier steps, so a
-resumed run equals the straight one and nothing random has to be saved.
+All randomness of a step is a function of (seed, step, position in the global batch), never of earlier steps nor of how
+that batch is cut into processes and micro-steps, so a resumed run equals the straight one, on any number of processes.
 """
 
 from __future__ import annotations
 
-import time
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,16 +14,24 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from ema_pytorch import EMA
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from pix2seq_d.data.batch import Batch
 from pix2seq_d.diffusion.loss import DiffusionLoss, LossOutput, inverse_area_weight
+from pix2seq_d.engine.checkpoint import Progress
+from pix2seq_d.engine.ema import ema_distance, whole
+from pix2seq_d.engine.health import Meter, any_process, over_processes, peak_memory_mb
+from pix2seq_d.engine.interrupts import Interrupted
 from pix2seq_d.engine.optim import set_lr
 from pix2seq_d.engine.runlog import RunLog
+from pix2seq_d.models.layers import seed_dropout
 from pix2seq_d.models.pix2seq_d import Pix2SeqD
 from pix2seq_d.video.conditioning import drop_past
+
+logger = logging.getLogger(__name__)
 
 
 class TrainingLoss(nn.Module):
@@ -53,6 +61,7 @@ class TrainingLoss(nn.Module):
 
     def forward(self, batch: Batch, generators: Sequence[torch.Generator]) -> LossOutput:
         """Loss of a batch; one CPU generator per sample."""
+        seed_dropout(self.model, [g.initial_seed() for g in generators])
         groups = [batch.class_codes, batch.instance_codes][: len(self.model.codec.group_bits)]
         codes = torch.stack(groups, 2)  # (B, L, G, h, w)
         present = drop_past(
@@ -81,6 +90,8 @@ class LoopSettings:
         clip_norm: gradient norm limit.
         seed: of noise and dropout.
         log_every, save_every, validate_every: steps between log lines, checkpoints and validations; 0 = never.
+        max_skips: the run stops when so many steps in a row were skipped because a loss or gradient was not finite.
+        stall_seconds: a batch that takes longer to arrive is reported.
     """
 
     steps: int
@@ -91,14 +102,87 @@ class LoopSettings:
     log_every: int = 10
     save_every: int = 1000
     validate_every: int = 0
+    max_skips: int = 10
+    stall_seconds: float = 60.0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "accumulation", "seed", "log_every", "save_every", "validate_every"):
-            least = 1 if name in ("steps", "batch_size", "accumulation") else 0
+        positive = ("steps", "batch_size", "accumulation", "max_skips")
+        for name in (*positive, "seed", "log_every", "save_every", "validate_every"):
+            least = 1 if name in positive else 0
             if getattr(self, name) < least:
                 raise ValueError(f"{name}: expected at least {least}, got {getattr(self, name)}")
-        if not self.clip_norm > 0:
-            raise ValueError(f"clip_norm: expected a positive number, got {self.clip_norm}")
+        for name in ("clip_norm", "stall_seconds"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name}: expected a positive number, got {getattr(self, name)}")
+
+
+class Loop:
+    """What one optimizer step needs; `fit` runs it.
+
+    Args:
+        module: prepared TrainingLoss.
+        batches: batches of this process.
+        optimizer: prepared.
+        accelerator: of all prepared objects.
+        settings: numbers of the loop.
+        received: signal noted on this process, 0 = none.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        batches: Iterator[Batch],
+        optimizer: torch.optim.Optimizer,
+        *,
+        accelerator: Accelerator,
+        settings: LoopSettings,
+        received: Callable[[], int],
+    ) -> None:
+        self.module, self.batches, self.optimizer = module, batches, optimizer
+        self.accelerator, self.settings, self.received = accelerator, settings, received
+        self.meter = Meter(stall_seconds=settings.stall_seconds)
+
+    def step(self, step: int) -> StepOutcome:
+        """One optimizer step, on every process: it is taken if the losses and gradients of all are finite."""
+        accelerator, settings = self.accelerator, self.settings
+        losses, names = [], []
+        for micro_step in range(settings.accumulation):
+            with self.meter.waiting():
+                batch = next(self.batches).to(accelerator.device)
+            names += batch.names
+            with accelerator.accumulate(self.module):
+                place = micro_step, len(batch), accelerator.process_index, accelerator.num_processes
+                generators = step_generators(settings, step, *place)
+                torch.manual_seed(generators[0].initial_seed())  # for layers that draw from the global stream
+                output = self.module(batch, generators)
+                losses.append(output.loss.detach())
+                accelerator.backward(output.loss)
+                if accelerator.sync_gradients:
+                    norm = accelerator.clip_grad_norm_(self.module.parameters(), settings.clip_norm)
+                    norm = whole(torch.as_tensor(0.0 if norm is None else norm))  # DeepSpeed may not tell it
+                    bad = not bool(torch.isfinite(torch.stack([*losses, norm.to(losses[0])])).all())
+                    bad_anywhere, signal_number = any_process([bad, self.received()], accelerator)
+                    if not bad_anywhere or accelerator.scaler is not None:  # the scaler skips by itself, and adapts
+                        self.optimizer.step()
+                self.optimizer.zero_grad(set_to_none=True)
+        frames = len(names) * accelerator.num_processes
+        for loss in losses:
+            self.meter.add(None if bad_anywhere else loss, frames // len(losses))
+        return StepOutcome(not bad_anywhere, torch.stack(losses).mean(), norm, names, frames, signal_number)
+
+
+@dataclass
+class StepOutcome:
+    """What a step tells the loop: `taken`, loss and gradient norm of this process, its samples, the count of all
+    processes' samples, and the signal that any process has received (0 = none).
+    """
+
+    taken: bool
+    loss: Tensor
+    grad_norm: Tensor
+    names: list[str]
+    frames: int
+    signal_number: int
 
 
 def fit(
@@ -114,8 +198,13 @@ def fit(
     save: Callable[[int], Any],
     validate: Callable[[int], Any],
     start: int = 0,
+    progress: Progress | None = None,
+    received: Callable[[], int] = lambda: 0,
 ) -> None:
     """Trains until `settings.steps` optimizer steps are done.
+
+    A step whose loss or gradient is not finite on any process changes no weights, on none of them: it is counted, and
+    written to the log with its samples.
 
     Args:
         module: prepared TrainingLoss.
@@ -127,106 +216,104 @@ def fit(
         settings: numbers of the loop.
         log: where records go; None on other processes than the main one.
         save: called with the number of steps done, on every process, every `save_every` steps and at the end.
-        validate: the same every `validate_every` steps and at the end.
+        validate: the same every `validate_every` steps and at the end; after `save`, so that its failure costs no step.
         start: optimizer steps done before.
+        progress: counts of the run, kept up to date here; None begins with zeros.
+        received: signal that this process is to stop for, 0 = none; see `StopSignals`.
 
     Raises:
-        FloatingPointError: a loss that is not finite, naming the step and the samples.
+        FloatingPointError: `settings.max_skips` steps in a row were skipped, naming the last one's samples.
+        Interrupted: a process has received a signal; the step is finished and saved.
     """
     module.train()
     accelerator.step = start * settings.accumulation  # restored, it counts micro-steps of the accumulation of before
-    meter, quiet = Meter(), not accelerator.is_main_process
+    progress = Progress(samples=None if start else 0) if progress is None else progress
+    loop = Loop(module, batches, optimizer, accelerator=accelerator, settings=settings, received=received)
+
+    def validated(done: int) -> None:
+        validate(done)
+        module.train()
+        loop.meter.reset()
+
+    if validation_is_missing(progress, start, settings):  # the run was cut off in it
+        validated(start)
+    quiet = not accelerator.is_main_process
     with tqdm(total=settings.steps, initial=start, disable=quiet, unit="step", dynamic_ncols=True) as bar:
         for step in range(start, settings.steps):
             set_lr(optimizer, lr_schedule(step))
-            for micro_step in range(settings.accumulation):
-                with meter.waiting():
-                    batch = next(batches).to(accelerator.device)
-                with accelerator.accumulate(module):
-                    generators = step_generators(settings, step, micro_step, len(batch), accelerator.process_index)
-                    torch.manual_seed(generators[0].initial_seed())  # dropout draws from the global stream
-                    output = module(batch, generators)
-                    _check_finite(output.loss, step, batch)
-                    accelerator.backward(output.loss)
-                    if accelerator.sync_gradients:
-                        grad_norm = accelerator.clip_grad_norm_(module.parameters(), settings.clip_norm)
-                    optimizer.step()
-                    optimizer.zero_grad(set_to_none=True)
-                meter.add(float(output.loss.detach()), len(batch) * accelerator.num_processes)
-            ema.update()
+            outcome = loop.step(step)
             done = step + 1
+            progress.samples = None if progress.samples is None else progress.samples + outcome.frames
+            if outcome.taken:
+                progress.skipped_in_a_row = 0
+                ema.update()
+            else:
+                _skip(outcome, step, progress, accelerator, settings, log)
             bar.update()
-            if log is not None and settings.log_every and done % settings.log_every == 0:
-                record = meter.read() | {"lr": lr_schedule(step), "grad_norm": float(grad_norm)}
-                log.write("train", done, **record)
+            if settings.log_every and done % settings.log_every == 0:
+                record = _record(outcome, done, loop, ema, progress) | {"lr": lr_schedule(step)}
+                if log is not None:
+                    log.write("train", done, **record)
                 bar.set_postfix(loss=f"{record['loss']:.4f}", frames_per_s=f"{record['frames_per_s']:.1f}")
-            if _due(done, settings.save_every, settings.steps):
+            if _due(done, settings.save_every, settings.steps) or outcome.signal_number:
                 save(done)
+            if outcome.signal_number and done < settings.steps:
+                raise Interrupted(outcome.signal_number, done)
             if _due(done, settings.validate_every, settings.steps):
-                validate(done)
-                module.train()
-                meter.reset()
+                validated(done)
 
 
-class Meter:
-    """Running averages between two log lines."""
-
-    def __init__(self) -> None:
-        self.reset()
-
-    def reset(self) -> None:
-        """Starts anew."""
-        self.losses: list[float] = []
-        self.frames, self.waited, self.since = 0, 0.0, time.perf_counter()
-
-    def add(self, loss: float, frames: int) -> None:
-        """Counts one micro-step."""
-        self.losses.append(loss)
-        self.frames += frames
-
-    def waiting(self) -> _Stopwatch:
-        """Context whose time counts as waiting for data."""
-        return _Stopwatch(self)
-
-    def read(self) -> dict[str, float]:
-        """loss, frames_per_s and data_wait (share of the time) since the last call."""
-        elapsed = time.perf_counter() - self.since
-        values = {
-            "loss": float(np.mean(self.losses)),
-            "frames_per_s": self.frames / elapsed,
-            "data_wait": self.waited / elapsed,
-        }
-        self.reset()
-        return values
+def validation_is_missing(progress: Progress, start: int, settings: LoopSettings) -> bool:
+    """Whether a run that resumes after step `start` was cut off before that step's validation was done."""
+    due = start > 0 and _due(start, settings.validate_every, settings.steps)
+    return due and progress.samples is not None and (progress.validated or 0) < start
 
 
-class _Stopwatch:
-    def __init__(self, meter: Meter) -> None:
-        self.meter = meter
+def _record(outcome: StepOutcome, done: int, loop: Loop, ema: EMA, progress: Progress) -> dict[str, float]:
+    """A log line over all processes; `eta_s` counts training alone."""
+    accelerator = loop.accelerator
+    values = loop.meter.read() | {"memory_mb": peak_memory_mb(accelerator.device)}
+    record = over_processes(values, accelerator)
+    record |= {"grad_norm": float(outcome.grad_norm), "ema_distance": ema_distance(ema), "skipped": progress.skipped}
+    left = (loop.settings.steps - done) * outcome.frames
+    return record | {"eta_s": left / record["frames_per_s"] if record["frames_per_s"] else float("nan")}
 
-    def __enter__(self) -> None:
-        self.begin = time.perf_counter()
 
-    def __exit__(self, *exception: object) -> None:
-        self.meter.waited += time.perf_counter() - self.begin
+def _skip(
+    outcome: StepOutcome,
+    step: int,
+    progress: Progress,
+    accelerator: Accelerator,
+    settings: LoopSettings,
+    log: RunLog | None,
+) -> None:
+    """Counts a step that was not taken, and writes it down."""
+    progress.skipped += 1
+    progress.skipped_in_a_row += 1
+    values = {"loss": float(outcome.loss), "grad_norm": float(outcome.grad_norm)}
+    names = gather_object(outcome.names) if accelerator.num_processes > 1 else outcome.names
+    if log is not None:
+        log.write("skipped", step + 1, **values, samples=names)
+        logger.warning("step %d skipped: loss %s, gradient norm %s", step, *values.values())
+    if progress.skipped_in_a_row >= settings.max_skips:
+        raise FloatingPointError(
+            f"step {step}: a loss or gradient was not finite, {progress.skipped_in_a_row} times in a row, here on "
+            f"{', '.join(names)}; log.jsonl lists the samples of every skipped step"
+        )
 
 
 def step_generators(
-    settings: LoopSettings, step: int, micro_step: int, batch_size: int, process_index: int
+    settings: LoopSettings, step: int, micro_step: int, batch_size: int, process_index: int, num_processes: int = 1
 ) -> list[torch.Generator]:
     """One CPU generator per sample, seeded by (seed, step, position of the sample in the step's global batch).
 
     Accelerate deals whole batches to the processes in turn, so process p's micro-step m is batch `m * processes + p`
-    of the data order; the position only has to be unique, not contiguous: (micro_step, process, row).
+    of the step: however a global batch is cut into processes and micro-steps, a sample keeps its position.
     """
-    keys = ([settings.seed, step, micro_step, process_index, row] for row in range(batch_size))
+    first = (micro_step * num_processes + process_index) * batch_size
+    keys = ([settings.seed, step, 0, 0, position] for position in range(first, first + batch_size))
     seeds = (int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1) for key in keys)
     return [torch.Generator().manual_seed(s) for s in seeds]
-
-
-def _check_finite(loss: Tensor, step: int, batch: Batch) -> None:
-    if not bool(torch.isfinite(loss.detach())):
-        raise FloatingPointError(f"step {step}: loss is {float(loss.detach())} on {', '.join(batch.names)}")
 
 
 def _due(done: int, every: int, steps: int) -> bool:

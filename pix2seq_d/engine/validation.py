@@ -14,6 +14,8 @@ from pix2seq_d.labels import LabelSpec
 from pix2seq_d.video.tracker import VideoPredictor
 from pix2seq_d.visualize import overlay
 
+NEED_THINGS = ("vpq", "stq", "aq", "iou")  # of `summary`; the others every label spec has
+
 
 def validate(
     predictor: VideoPredictor,
@@ -40,12 +42,12 @@ def validate(
         accelerator: shares the videos among its processes; None = one process.
 
     Returns:
-        The evaluator's result over all processes, and pictures (prediction above target) of this process's sequences.
+        The evaluator's result and pictures (prediction above target) of all sequences in order, over all processes.
     """
     rank, size = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
-    evaluator, pictures = Evaluator(spec), []
+    evaluator, pictures = Evaluator(spec), []  # pictures with the numbers of their sequences
     independent = independent or getattr(videos, "stills", False)
-    for sequence in list(videos.sequence_ids)[:num_sequences][rank::size]:
+    for number, sequence in list(enumerate(videos.sequence_ids))[:num_sequences][rank::size]:
         predictor.reset()
         for frame_id in videos.frame_ids(sequence)[:num_frames]:
             if independent:
@@ -57,13 +59,14 @@ def validate(
             overlay(frame, result.class_map, result.instance_map, spec),
             overlay(frame, class_map, instance_map, spec),
         ]
-        pictures.append(np.concatenate(shown))
+        pictures.append((number, np.concatenate(shown)))
     if size > 1:
         parts = gather_object([evaluator])
         evaluator = parts[0]
         for part in parts[1:]:
             evaluator.merge(part)
-    return evaluator.compute(), pictures
+        pictures = sorted(gather_object(pictures), key=lambda pair: pair[0])
+    return evaluator.compute(), [picture for _, picture in pictures]
 
 
 def summary(result: dict[str, Any]) -> dict[str, float]:

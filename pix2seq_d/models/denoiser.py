@@ -23,6 +23,7 @@ from pix2seq_d.models.layers import (
     conv3x3,
     group_norm,
     position_encoding,
+    recomputed,
     zero_init,
 )
 
@@ -63,6 +64,7 @@ class TransUNet(nn.Module):
     """
 
     code_bits: Tensor | None
+    recompute = False  # see `set_recompute`
 
     def __init__(
         self,
@@ -160,7 +162,10 @@ class TransUNet(nn.Module):
                 x = block(x, embedding)  # (B, Ci, ...)
             if level < len(self.upsample):
                 x = self.upsample[level](x)
-        return self._share_bits(self.out(F.silu(self.out_norm(x))))  # (B, S, h, w)
+        return recomputed(self._logits, x, active=self.recompute and self.training)  # (B, S, h, w)
+
+    def _logits(self, x: Tensor) -> Tensor:
+        return self._share_bits(self.out(F.silu(self.out_norm(x))))
 
     def _share_bits(self, x: Tensor) -> Tensor:
         if self.code_bits is None:

@@ -13,7 +13,14 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pix2seq_d.models.layers import TransformerLayer, conv3x3, group_norm, position_encoding
+from pix2seq_d.models.layers import (
+    RecomputedBlock,
+    TransformerLayer,
+    conv3x3,
+    group_norm,
+    position_encoding,
+    recomputed,
+)
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -50,7 +57,7 @@ class FrozenBatchNorm(nn.Module):
 NORMS: dict[str, Callable[[int], nn.Module]] = {"group": group_norm, "frozen_batch": FrozenBatchNorm}
 
 
-class BasicBlock(nn.Module):
+class BasicBlock(RecomputedBlock):
     """Two 3x3 convolutions (ResNet, arXiv 1512.03385, figure 5 left)."""
 
     expansion = 1
@@ -67,7 +74,7 @@ class BasicBlock(nn.Module):
         return F.relu(y + self.downsample(x))
 
 
-class Bottleneck(nn.Module):
+class Bottleneck(RecomputedBlock):
     """1x1, 3x3, 1x1 convolutions, stride in the middle (ResNet V1.5)."""
 
     expansion = 4
@@ -165,6 +172,7 @@ class ImageEncoder(nn.Module):
 
     mean: Tensor
     std: Tensor
+    recompute = False  # see `set_recompute`
 
     def __init__(
         self,
@@ -216,10 +224,14 @@ class ImageEncoder(nn.Module):
         tokens = self.norm(tokens)  # (B, N, D)
         merged = self.top(rearrange(tokens, "b (h w) d -> b d h w", h=height))  # (B, P, H/s, W/s)
         for level, lateral, smooth, norm in zip(self.levels, self.laterals, self.smooth, self.smooth_norms):
-            finer = maps[level]
-            merged = F.interpolate(merged, size=finer.shape[2:], mode="nearest") + lateral(finer)
-            merged = F.silu(norm(smooth(merged)))
+            active = self.recompute and self.training
+            merged = recomputed(_merge, merged, maps[level], lateral, smooth, norm, active=active)
         return ImageFeatures(merged, tokens)  # (B, C, h, w), (B, N, D)
+
+
+def _merge(coarse: Tensor, finer: Tensor, lateral: nn.Module, smooth: nn.Module, norm: nn.Module) -> Tensor:
+    merged = F.interpolate(coarse, size=finer.shape[2:], mode="nearest") + lateral(finer)
+    return F.silu(norm(smooth(merged)))
 
 
 def _finer_levels(strides: list[int], mask_stride: int) -> list[int]:

@@ -24,11 +24,13 @@ class CodeProbabilities:
         planes: per group (n, H, W).
         codes: per group (n,) int64, the code of each plane.
         spec: label spec of the class codes.
+        objects: (class codes, instance codes) bool, the pairs that may be chosen; None = all.
     """
 
     planes: tuple[Tensor, ...]
     codes: tuple[Tensor, ...]
     spec: LabelSpec
+    objects: Tensor | None = None
 
     def choose(self) -> tuple[Tensor, Tensor]:
         """The most probable codes (G, H, W), instances on things only, and the probability (H, W) of the choice."""
@@ -37,9 +39,45 @@ class CodeProbabilities:
         thing = self.spec.is_thing(chosen[0] - 1)
         confidence = best[0].values
         for i in range(1, len(chosen)):
+            probability = best[i].values
+            if self.objects is not None:  # elsewhere the best code of the pixel's class
+                wrong = thing & ~self.objects[chosen[0], chosen[i]]
+                allowed = self.objects[chosen[0][wrong]][:, self.codes[i]].T
+                p = torch.where(allowed, self.planes[i][:, wrong], -1).max(0)
+                chosen[i][wrong], probability[wrong] = self.codes[i][p.indices], p.values
             chosen[i] = chosen[i] * thing
-            confidence = torch.where(thing, confidence * best[i].values, confidence)
+            confidence = torch.where(thing, confidence * probability, confidence)
         return torch.stack(chosen), confidence.float()
+
+    def only(self, objects: Tensor) -> CodeProbabilities:
+        """Choosing among these pairs of class and instance code; without the classes that win at no pixel."""
+        classes = self.planes[0].argmax(0).unique()
+        planes, codes = (self.planes[0][classes], *self.planes[1:]), (self.codes[0][classes], *self.codes[1:])
+        return replace(self, planes=planes, codes=codes, objects=objects)
+
+    def recode(self, instance_codes: Tensor) -> CodeProbabilities:
+        """The probability of chosen instance codes moved to other codes.
+
+        Where a code goes to several, each takes its own pixels and those beside them.
+
+        Args:
+            instance_codes: (H, W) int64, the codes that take the place of the chosen ones; 0 where none is chosen.
+        """
+        old = self.choose()[0][1]
+        pairs = torch.stack([old, instance_codes]).flatten(1).unique(dim=1).T.tolist()
+        moves = [(a, b) for a, b in pairs if a != b]
+        if not moves:
+            return self
+        (classes, planes), codes = self.planes, self.codes[1].tolist()
+        codes += sorted({b for _, b in moves} - set(codes))
+        result = torch.cat([planes, planes.new_zeros(len(codes) - len(planes), *planes.shape[1:])])
+        for a, b in moves:
+            share, stays = planes[codes.index(a)], (old == a) & (instance_codes != b)
+            if bool(stays.any()):
+                share = share * (dilate((old == a) & (instance_codes == b), 1) & ~stays)
+            result[codes.index(a)] -= share
+            result[codes.index(b)] += share
+        return replace(self, planes=(classes, result), codes=(self.codes[0], self.codes[1].new_tensor(codes)))
 
     def winners_only(self) -> CodeProbabilities:
         """Without the codes that win at no pixel."""
@@ -108,7 +146,9 @@ def small_segments(codes: Tensor, min_pixels: float) -> list[tuple[Tensor, tuple
 
 def dilate(mask: Tensor, radius: int) -> Tensor:
     """(H, W) boolean map, grown by `radius` pixels in every direction."""
-    return F.max_pool2d(mask[None].float(), 2 * radius + 1, stride=1, padding=radius)[0] > 0
+    size = 2 * radius + 1
+    rows = F.max_pool2d(mask[None].float(), (size, 1), stride=1, padding=(radius, 0))
+    return F.max_pool2d(rows, (1, size), stride=1, padding=(0, radius))[0] > 0
 
 
 def _neighbour_instance(codes: Tensor, here: Tensor, class_code: int, allowed: Tensor) -> int:

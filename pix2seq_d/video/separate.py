@@ -7,11 +7,10 @@ class. Past maps tell which part is the old object. G code groups (class, instan
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from pix2seq_d.video.decode import CodeProbabilities, dilate
 
@@ -29,7 +28,7 @@ def separate_objects(
 
     Args:
         probabilities: at mask size.
-        past: (G, h, w) int64 codes of past maps, in any order.
+        past: (G, h, w) int64 codes of past maps and of what is expected, in any order.
         num_codes: instance codes are 1 ... num_codes.
         min_pixels: smaller parts stay with their segment.
     """
@@ -38,39 +37,52 @@ def separate_objects(
         return probabilities
     used = torch.cat([codes[1].unique(), *(p[1].unique() for p in past)]).tolist()
     free = [k for k in range(1, num_codes + 1) if k not in used]
-    height = codes.shape[1]
+    height, instance_codes = codes.shape[1], codes[1].clone()
     for class_code, code in codes.flatten(1)[:, codes[1].flatten() > 0].unique(dim=1).T.tolist():
         here = (codes[0] == class_code) & (codes[1] == code)
         parts = [p for p in components(here, radius=round(BRIDGE * height)) if p.sum() >= min_pixels]
         before = [(p[0] == class_code) & (p[1] == code) for p in past]
-        known = [dilate(b, round(REACH * height)) for b in before if bool(b.any())]
-        new = [p for p in parts if not any(bool((p & k).any()) for k in known)] if known else parts[1:]
+        before = [b for b in before if bool(b.any())]
+        new = [p for p in parts if not _continues(p, before, round(REACH * height))] if before else parts[1:]
         for part in new[: len(free)]:
-            others = (codes[1] == code) & ~part
-            probabilities = _recode(probabilities, code, free.pop(0), dilate(part, 1) & ~others)
-    return probabilities
+            instance_codes[part] = free.pop(0)
+    return probabilities.recode(instance_codes)
 
 
 def components(mask: Tensor, *, radius: int = 0) -> list[Tensor]:
     """Parts (h, w) of a boolean map that lie more than 2 * radius pixels apart, the largest first."""
     wide = dilate(mask, radius)
-    label = torch.arange(1, wide.numel() + 1, device=mask.device).view(wide.shape) * wide
-    while True:  # the largest number of a part floods it
-        flooded = F.max_pool2d(label[None].double(), 3, stride=1, padding=1)[0].long() * wide
-        if torch.equal(flooded, label):
-            break
-        label = flooded
+    label = torch.from_numpy(number_parts(wide.cpu().numpy())).to(mask.device)
     numbers, area = label[mask].unique(return_counts=True)
     return [mask & (label == n) for n in numbers[area.argsort(descending=True, stable=True)]]
 
 
-def _recode(probabilities: CodeProbabilities, old: int, new: int, here: Tensor) -> CodeProbabilities:
-    """The probability of instance code `old` moved to code `new` at the pixels of `here`."""
-    classes, planes = probabilities.planes
-    place = int((probabilities.codes[1] == old).nonzero())
-    moved = planes[place] * here
-    planes = torch.cat([planes, moved[None]])
-    planes[place] -= moved
-    code = probabilities.codes[1].new_tensor([new])
-    codes = torch.cat([probabilities.codes[1], code])
-    return replace(probabilities, planes=(classes, planes), codes=(probabilities.codes[0], codes))
+def number_parts(mask: np.ndarray) -> np.ndarray:
+    """(h, w) int64 numbers from 1 of the connected parts of a boolean map, 0 = none; corners connect too."""
+    edges = np.diff(np.pad(mask, ((0, 0), (1, 1))).astype(np.int8), axis=1)
+    (row, start), (_, end) = np.nonzero(edges == 1), np.nonzero(edges == -1)  # of every run of pixels in a row
+    below, stride = (row + 1) * (mask.shape[1] + 1), mask.shape[1] + 1
+    first = np.searchsorted(row * stride + end, below + start, "left")
+    count = np.searchsorted(row * stride + start, below + end, "right") - first  # runs that a run touches below it
+    upper = np.repeat(np.arange(len(row)), count)
+    lower = np.arange(len(upper)) + np.repeat(first - np.cumsum(count) + count, count)
+    root = np.arange(len(row))
+    while True:  # every run takes the lowest number that it touches, and that one's
+        lowest = root.copy()
+        np.minimum.at(lowest, upper, root[lower])
+        np.minimum.at(lowest, lower, root[upper])
+        lowest = lowest[lowest]
+        if np.array_equal(lowest, root):
+            break
+        root = lowest
+    label = np.zeros(mask.shape, np.int64)
+    label[mask] = np.repeat(np.unique(root, return_inverse=True)[1] + 1, end - start)
+    return label
+
+
+def _continues(part: Tensor, before: Sequence[Tensor], reach: int) -> bool:
+    """Whether one of the maps `before` has a pixel within `reach` of the part."""
+    if any(bool((part & b).any()) for b in before):  # most parts: a shortcut
+        return True
+    near = dilate(part, reach)
+    return any(bool((near & b).any()) for b in before)

@@ -1,6 +1,6 @@
 """Streaming prediction: one frame in, one panoptic map out, remembering only the maps at the past offsets.
 
-The model's instance codes are few and get reused; here they become track ids that are never given twice.
+The model's instance codes are few and get reused; `tracks.py` makes them track ids that are never given twice.
 G code groups (class, instance), S logit planes, H W frame size, h w mask size.
 """
 
@@ -20,6 +20,7 @@ from pix2seq_d.diffusion.schedule import SCHEDULES
 from pix2seq_d.models.pix2seq_d import Pix2SeqD
 from pix2seq_d.video.decode import CodeProbabilities, code_probabilities
 from pix2seq_d.video.separate import separate_objects
+from pix2seq_d.video.tracks import TrackIds
 
 
 @dataclass
@@ -86,7 +87,7 @@ class VideoPredictor:
     def reset(self) -> None:
         """Forgets the video: the next frame is a first frame."""
         self.memory: deque[Tensor] = deque(maxlen=max((-o for o in self.model.past_offsets), default=0))
-        self.tracks = TrackIds(memory=max(self.memory.maxlen or 0, 1))
+        self.tracks = TrackIds(num_codes=self.model.num_instance_codes, past_frames=self.memory.maxlen or 0)
         self.frame_index = 0
         self.frame_size: tuple[int, ...] | None = None
 
@@ -118,9 +119,9 @@ class VideoPredictor:
             callback=callback,
         )
         assert denoise.logits is not None
-        probabilities = self._probabilities(denoise.logits[0], box)
+        probabilities, ids = self._associate(self._probabilities(denoise.logits[0], box))
         self.memory.append(probabilities.choose()[0])
-        result = self._to_frame(probabilities, box)
+        result = self._to_frame(probabilities, ids, box)
         self.frame_index += 1
         return result
 
@@ -153,49 +154,33 @@ class VideoPredictor:
         area = math.prod  # of a size, in pixels
         mask_per_frame = area(box.content_size) / area(box.source_size) * area(self.model.mask_size)
         min_pixels = self.min_pixels * mask_per_frame / area(self.model.image_size)
+        expected = torch.from_numpy(self.tracks.expected_codes(self.model.mask_size)).to(self.device)
         return separate_objects(
             probabilities.suppress_small(min_pixels),
-            self.memory,
+            [*self.memory, expected],
             num_codes=self.model.num_instance_codes,
             min_pixels=min_pixels,
         )
 
-    def _to_frame(self, probabilities: CodeProbabilities, box: Letterbox) -> PanopticMap:
+    def _associate(self, probabilities: CodeProbabilities) -> tuple[CodeProbabilities, np.ndarray]:
+        """Every object in the code that it had before, and the track ids of (class code, instance code)."""
+        codes, _ = probabilities.choose()
+        ids = np.zeros((self.model.label_spec.num_classes + 1, self.model.num_instance_codes + 1), np.int32)
+        if len(codes) < 2:
+            return probabilities, ids
+        class_codes, instance_codes = codes.cpu().numpy()
+        kept, tracks = self.tracks.update(class_codes, instance_codes)
+        for key, track_id in tracks.items():
+            ids[key] = track_id
+        known = torch.from_numpy(ids > 0).to(codes.device)
+        return probabilities.recode(torch.from_numpy(kept).to(codes.device)).only(known), ids
+
+    def _to_frame(self, probabilities: CodeProbabilities, ids: np.ndarray, box: Letterbox) -> PanopticMap:
         """Enlarged to the frame's size, then decided."""
         codes, confidence = probabilities.enlarge(box).suppress_small(self.min_pixels).choose()
         instance_codes = codes[1] if len(codes) > 1 else torch.zeros_like(codes[0])
-        chosen = self.model.label_spec.from_codes(codes[0], instance_codes)
-        class_map, instance_map = (m.cpu().numpy() for m in chosen)
+        class_map, _ = self.model.label_spec.from_codes(codes[0], instance_codes)
+        class_codes, instances = (m.cpu().numpy() for m in (codes[0], instance_codes))
         return PanopticMap(
-            class_map.astype(np.uint8), self.tracks.update(class_map, instance_map), confidence.cpu().numpy()
+            class_map.cpu().numpy().astype(np.uint8), ids[class_codes, instances], confidence.cpu().numpy()
         )
-
-
-class TrackIds:
-    """Instance codes -> track ids: a code keeps its id while its class stays and it was seen in the last frames.
-
-    A code that pixels of two classes hold is two objects: the model has few codes and may use one twice.
-
-    Args:
-        memory: frames after which an unseen code is forgotten; its next use is a new object.
-    """
-
-    def __init__(self, *, memory: int) -> None:
-        self.memory = memory
-        self.num_tracks, self.now = 0, 0
-        self.last_seen: dict[tuple[int, int], int] = {}  # (class, code) -> frame
-        self.track_of: dict[tuple[int, int], int] = {}
-
-    def update(self, class_map: np.ndarray, code_map: np.ndarray) -> np.ndarray:
-        """(H, W) classes and instance codes (0 = none) -> (H, W) int32 track ids."""
-        track_map = np.zeros(code_map.shape, np.int32)
-        objects = np.unique(np.stack([class_map[code_map > 0], code_map[code_map > 0]]), axis=1).T
-        for key in map(tuple, objects.tolist()):
-            here = (class_map == key[0]) & (code_map == key[1])
-            if self.now - self.last_seen.get(key, -self.memory - 1) > self.memory:
-                self.num_tracks += 1
-                self.track_of[key] = self.num_tracks
-            self.last_seen[key] = self.now
-            track_map[here] = self.track_of[key]
-        self.now += 1
-        return track_map

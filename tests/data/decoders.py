@@ -44,9 +44,11 @@ from pix2seq_d.data.labels_json import read_labels_json, write_labels_json
 from pix2seq_d.data.rle import decode_mask, encode_segments
 from pix2seq_d.data.segments import find_segments
 from pix2seq_d.data.submission_formats import read_targets
+from pix2seq_d.data.submission_readers import PredictedMaps, ScalabelMasks, read_vps_predictions
 from pix2seq_d.labels import LabelSpec, get_label_spec
 
 CAMVID, KITTI, CITY, VPS, COCO = map(get_label_spec, ("camvid", "kitti-step", "cityscapes", "cityscapes-vps", "coco"))
+BDD = get_label_spec("bdd100k")
 
 
 @dataclass(frozen=True)
@@ -173,6 +175,33 @@ def _read_rle(path: Path) -> np.ndarray:
         raise
 
 
+def _scalabel(folder: Path) -> Path:
+    masks = dict(encode_segments(_array(*SIZE, high=3)))
+    labels = [
+        {"id": str(k), "category": BDD.class_names[k], "rle": {"counts": text, "size": list(SIZE)}}
+        for k, text in masks.items()
+    ]
+    write_json(folder / "pan_seg.json", [{"name": f"{k}.jpg", "labels": labels} for k in range(2)])
+    return folder / "pan_seg.json"
+
+
+def _read_predictions(maps: PredictedMaps) -> np.ndarray:
+    """Every map, one behind another: a damaged JSON may give them other sizes, or none."""
+    found = [m.ravel() for name in maps.files for m in maps.read(name, SIZE) if m is not None]
+    return np.concatenate([[1], *found])[None]
+
+
+def _vps_predictions(folder: Path) -> Path:
+    """pred.json of two frames, beside the ground truth and the PNGs."""
+    stems, ids = ("0001_0001_a_000000_000004", "0001_0002_a_000000_000009"), [k + 1 for k in range(6)]
+    segments = segments_info(find_segments(np.array([ids])), np.array(ids), np.arange(6))
+    for stem in stems:
+        write_panoptic_ids(folder / "pan_pred" / f"{stem}.png", np.array([ids]))
+    write_json(folder / "truth.json", {"images": [{"id": stem, "file_name": f"{stem}.png"} for stem in stems]})
+    write_json(folder / "pred.json", {"annotations": [{"segments_info": segments} for _ in stems]})
+    return folder / "pred.json"
+
+
 def _zip(folder: Path) -> Path:
     with zipfile.ZipFile(folder / "a.zip", "w") as archive:
         for k, kind in enumerate((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)):
@@ -210,6 +239,12 @@ DECODERS = [
     Decoder("JSON of COCO", _coco_json, lambda path: _read_all(Coco, path)),
     Decoder("JSON of Cityscapes-VPS", _vps_json, lambda path: _read_all(CityscapesVps, path)),
     Decoder("read_targets", _vps_json, read_targets),
+    Decoder("JSON of Scalabel", _scalabel, lambda path: _read_predictions(ScalabelMasks(path, BDD))),
+    Decoder(
+        "pred.json of Cityscapes-VPS",
+        _vps_predictions,
+        lambda path: _read_predictions(read_vps_predictions(path, path.with_name("truth.json"), VPS)),
+    ),
     Decoder("RLE string", _rle, _read_rle),
     Decoder("unpack_zip", _zip, _unpack),
 ]

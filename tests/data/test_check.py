@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pix2seq_d.data.camvid import CamVid
 from pix2seq_d.data.check import check_videos, format_report
 from pix2seq_d.data.formats import write_image, write_kitti_step
 from pix2seq_d.data.labelled_folder import LabelledFolder
@@ -65,6 +66,25 @@ def test_frames_that_cannot_be_used_are_listed(data: LabelledFolder) -> None:
     assert report.num_frames == 1
     assert [problem.split(": ")[0] for problem in report.problems] == [str(label), str(data._frame("b", 7).image)]
     assert "2 frames cannot be used:\n" + "\n".join(report.problems) in format_report(report)
+
+
+def test_frames_of_several_sizes_in_a_video_cannot_be_used(data: LabelledFolder) -> None:
+    """Training and prediction refuse them: a past map has to fit. The next video may have another size."""
+    files = data._frame("a", 2)
+    write_image(files.image, np.zeros((2, 3, 3), np.uint8))
+    write_kitti_step(files.label, np.zeros((2, 3), int), np.zeros((2, 3), int))
+    report = check_videos(data)
+    assert report.problems == ["a/000002: expected the size of the frames before it, 1x4, got 2x3"]
+    assert report.num_frames == 2
+
+
+def test_followers_are_counted_as_the_dataset_counts_them(tmp_path: Path) -> None:
+    """CamVid is labelled once a second: the frame before is 30 numbers away."""
+    for number in (6690, 6720, 6750):
+        for kind in ("images", "labels"):
+            path = tmp_path / f"train/{kind}/0001TP_{number:06d}.png"
+            write_image(path, np.zeros((2, 3, 3) if kind == "images" else (2, 3), np.uint8))
+    assert check_videos(CamVid(tmp_path, "train")).followers == 2
 
 
 def test_report(data: LabelledFolder) -> None:

@@ -9,11 +9,13 @@ from pix2seq_d.data.folder import (
     FrameFiles,
     LabelledVideos,
     frame_number,
+    list_images,
     list_sequences,
     natural_key,
     pair_labels,
+    search_roots,
 )
-from pix2seq_d.data.formats import DataError, read_kitti_step, write_image, write_kitti_step
+from pix2seq_d.data.formats import DataError, read_image, read_kitti_step, write_image, write_kitti_step
 from pix2seq_d.labels import get_label_spec
 
 SPEC = get_label_spec("kitti-step")
@@ -28,6 +30,23 @@ def touch(root: Path, *names: str) -> Path:
 
 def listed(root: Path) -> dict[str, list[str]]:
     return {s.sequence_id: [p.name for p in s.paths] for s in list_sequences(root)}
+
+
+def test_a_folder_that_may_not_be_entered_is_not_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """lost+found, where a disk is the root of a dataset; to look into it would raise PermissionError."""
+    touch(tmp_path, "lost+found/x", "data/x")
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path).name != "lost+found")
+    assert search_roots(tmp_path) == [tmp_path, tmp_path / "data"]
+
+
+def test_a_link_that_leads_nowhere_is_a_frame_that_cannot_be_read(tmp_path: Path) -> None:
+    """Of a disk that is not there; left out it would make the data smaller and say nothing."""
+    touch(tmp_path, "1.png")
+    (tmp_path / "2.png").symlink_to(tmp_path / "gone" / "2.png")
+    (tmp_path / "3.png").mkdir()
+    assert [p.name for p in list_images(tmp_path)] == ["1.png", "2.png"]
+    with pytest.raises(DataError, match=r"2\.png: expected an image, found no such file"):
+        read_image(tmp_path / "2.png")
 
 
 # Order and numbers

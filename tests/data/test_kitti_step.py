@@ -1,6 +1,7 @@
 """KITTI-STEP in both layouts, drawn small and as two real frames."""
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -71,6 +72,27 @@ def test_both_layouts_with_and_without_outer_folder(tmp_path: Path, outer: str) 
     assert official.sequence_ids == hub.sequence_ids == ("0001", "0002", "0010")
     assert_same_clips(official, hub)
     assert_same_clips(hub, KittiStep(tmp_path / "hub" / outer / "video_sequence", "train", all_frames=True))
+
+
+def test_archives_of_the_authors_side_by_side(tmp_path: Path) -> None:
+    """data_tracking_image_2.zip has the frames of train and val together; kitti-step.tar.gz says whose they are."""
+    expected = KittiStep(make_official(tmp_path / "expected"), "train", all_frames=True)
+    root = tmp_path / "kitti"
+    make_official(root, "train")
+    (root / "panoptic_maps").rename(tmp_path / "panoptic_maps")
+    (root / "images").rename(root / "training")
+    (root / "training/train").rename(root / "training/image_02")
+    shutil.copytree(root / "training/image_02/0001", root / "training/image_02/0018")
+    shutil.copytree(tmp_path / "panoptic_maps/train/0001", tmp_path / "panoptic_maps/val/0018")
+    (root / "kitti-step").mkdir()
+    (tmp_path / "panoptic_maps").rename(root / "kitti-step/panoptic_maps")
+    assert_same_clips(KittiStep(root, "train", all_frames=True), expected)
+    assert KittiStep(root, "val").sequence_ids == ("0018",)
+    with pytest.raises(DataError, match="found neither"):
+        KittiStep(root, "test")
+    (root / "training").rename(root / "testing")
+    test = KittiStep(root, "test")
+    assert (test.has_labels, test.sequence_ids) == (False, ("0001", "0002", "0010", "0018"))
 
 
 def test_frames_are_keyed_by_number(tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ def test_what_is_wrong_with_the_layout(root: Path) -> None:
     with pytest.raises(DataError, match=r"images/empty: expected the frames of a video, found no image"):
         LabelledFolder(root, "train")
     (root / "val" / "images").mkdir(parents=True)
-    with pytest.raises(DataError, match=r"val/images: expected images, or folders of frames, found none"):
+    with pytest.raises(DataError, match=r"val/images: expected images \(\.png, .*\), or folders of frames, found none"):
         LabelledFolder(root, "val")
 
 

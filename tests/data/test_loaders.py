@@ -137,6 +137,13 @@ def test_encoded_clip_by_hand() -> None:
     assert (batch.names, batch.present.tolist()) == (["a/000007"], [[True]])
 
 
+def test_large_ids_of_neighbouring_classes_do_not_meet() -> None:
+    """Person (11) 65541 and rider (12) 5: two objects, also where an id needs more than 16 bits."""
+    spec = get_label_spec("cityscapes")
+    batch = encode_clip(small_clip([[[11, 12]]], [[[65541, 5]]]), spec, num_instance_codes=3)
+    assert batch.instance_codes.tolist() == [[[[1, 2]]]]
+
+
 def test_crowd_is_of_the_last_map() -> None:
     clip = small_clip([[[13, 13]], [[13, 13]]], [[[0, 1]], [[1, 0]]])
     assert encode_clip(clip, SPEC, num_instance_codes=3).crowd.tolist() == [[[False, True]]]

@@ -35,6 +35,15 @@ def test_layouts(tmp_path: Path, outer: str, inner: str) -> None:
     assert clip.instance_map[:, 0, 0].tolist() == [302, 0, 304]
 
 
+def test_folders_as_mots_calls_them(tmp_path: Path) -> None:
+    """MOTS.zip has MOTS20-02/img1, the maps are in 0002/."""
+    for folder in (make_mot(tmp_path, inner="img1") / "images/train").iterdir():
+        folder.rename(folder.with_name(f"MOTS20-{folder.name[2:]}"))
+    dataset = MotChallengeStep(tmp_path, "train", past_offsets=(-1,))
+    assert (dataset.sequence_ids, len(dataset)) == (("0002", "0009"), 4)
+    assert dataset[1].instance_map[:, 0, 0].tolist() == [301, 302]
+
+
 def test_arguments_have_effects(tmp_path: Path) -> None:
     make_mot(tmp_path, split="val")
     assert len(MotChallengeStep(tmp_path, "val", sequences=["0009"])) == 1

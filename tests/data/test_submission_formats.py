@@ -124,6 +124,14 @@ def test_the_ground_truth_decides_which_frames_and_their_order(tmp_path: Path) -
     assert sorted(p.name for p in (out / "out").iterdir()) == ["000000000009.png", "000000000139.png"]
 
 
+def test_the_ground_truth_of_coco_has_two_orders(tmp_path: Path) -> None:
+    """As panoptic_val2017.json: annotations by id, images as they came; an image without annotation is not scored."""
+    truth = {"images": [{"id": 139}, {"id": 5}, {"id": 9}], "annotations": [{"image_id": 9}, {"image_id": 139}]}
+    maps = maps_of("coco", ("a/000000000009", "a/000000000139"))
+    out = export(tmp_path, maps, "coco", ground_truth=dump(tmp_path / "truth.json", truth))
+    assert [a["image_id"] for a in read(out / "out.json")["annotations"]] == [9, 139]
+
+
 @pytest.mark.parametrize(
     ("frame", "truth", "message"),
     [
@@ -140,8 +148,8 @@ def test_the_ground_truth_decides_which_frames_and_their_order(tmp_path: Path) -
         ("a/000000000009", {"images": [{}]}, r"truth\.json: expected a JSON with images and their ids, got KeyError"),
         (
             "a/000000000009",
-            {"images": [{"id": 9}, {"id": 5}], "annotations": [{"image_id": 5}, {"image_id": 9}]},
-            r"truth\.json: expected images and annotations in one order",
+            {"images": [{"id": 9}], "annotations": [{"image_id": 5}, {"image_id": 9}]},
+            r"truth\.json: expected an image for every annotation, found none for 5",
         ),
     ],
 )
@@ -227,6 +235,16 @@ def test_a_missing_frame_of_cityscapes_vps(tmp_path: Path) -> None:
     maps = maps_of("cityscapes-vps", tuple(f"v/{n}_newImg8bit" for n in VPS[:1]))
     with pytest.raises(DataError, match=rf"each of the 3 images .*none for 2 of them \({VPS[1]}, {VPS[2]}\)"):
         export(tmp_path, maps, "cityscapes-vps", ground_truth=vps_truth(tmp_path / "truth.json"))
+
+
+def test_a_ground_truth_of_cityscapes_vps_in_two_orders(tmp_path: Path) -> None:
+    """Its evaluator takes PNGs in the order of the images and segments in that of the annotations."""
+    path = vps_truth(tmp_path / "truth.json")
+    truth = read(path)
+    dump(path, {**truth, "images": truth["images"][::-1]})
+    maps = maps_of("cityscapes-vps", tuple(f"v/{n}_newImg8bit" for n in VPS))
+    with pytest.raises(DataError, match=r"truth\.json: expected images and annotations in one order, got two orders"):
+        export(tmp_path, maps, "cityscapes-vps", ground_truth=path)
 
 
 # Predictions in other classes than the format's

@@ -9,89 +9,25 @@ import os
 import pickle
 import resource
 import shutil
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import accelerate.checkpointing
 import pytest
 import torch
-from accelerate import Accelerator
-from ema_pytorch import EMA
+from saved_states import CONFIG, State, steps
 from tiny_runs import accelerate_state, equal, files_below  # noqa: F401
 
 from pix2seq_d.engine import checkpoint
-from pix2seq_d.engine.checkpoint import CheckpointError, copy_weights, export, find_model, list_checkpoints
-from pix2seq_d.engine.ema import build_ema
-from pix2seq_d.engine.optim import build_optimizer
+from pix2seq_d.engine.checkpoint import CheckpointError, Progress, list_checkpoints
 from pix2seq_d.models.pix2seq_d import Pix2SeqD
 
 pytestmark = pytest.mark.usefixtures("accelerate_state")
 Build = Callable[..., Pix2SeqD]
-CONFIG: dict[str, Any] = {"model": {"widths": [8, 16], "num_instance_bits": 3}, "data": {"label_spec": "kitti-step"}}
-
-
-@dataclass
-class State:
-    """What a run saves, without the run."""
-
-    model: Pix2SeqD
-    optimizer: torch.optim.Optimizer
-    ema: EMA
-    accelerator: Accelerator
-
-    def step(self, value: float) -> None:
-        for parameter in self.model.parameters():
-            parameter.grad = torch.full_like(parameter, value)
-        self.optimizer.step()
-        self.ema.update()
-
-    def save(self, run_dir: Path, step: int, *, keep: int = 9, config: Any = None) -> Path:
-        return checkpoint.save(
-            run_dir,
-            step,
-            accelerator=self.accelerator,
-            averaged=self.ema.ema_model,
-            config=CONFIG if config is None else config,
-            keep=keep,
-        )
-
-    def resume(self, run_dir: Path, config: Any = None) -> int:
-        return checkpoint.resume(run_dir, accelerator=self.accelerator, config=CONFIG if config is None else config)
-
-    def values(self) -> dict[str, Any]:
-        parts = {"model": self.model, "optimizer": self.optimizer, "ema": self.ema}
-        return {name: part.state_dict() for name, part in parts.items()}
-
-
-@pytest.fixture
-def new_state(tiny_model: Build) -> Callable[[], State]:
-    def build() -> State:
-        model = tiny_model()
-        accelerator = Accelerator(cpu=True)
-        optimizer = build_optimizer(model, lr=0.01, betas=(0.9, 0.99), weight_decay=0.1)
-        ema = build_ema(model, decay=0.9)
-        model, optimizer = accelerator.prepare(model, optimizer)
-        accelerator.register_for_checkpointing(ema)
-        return State(model, optimizer, ema, accelerator)
-
-    return build
-
-
-@pytest.fixture
-def saved(new_state: Callable[[], State], tmp_path: Path) -> tuple[State, Path]:
-    """A state after two steps, and the run folder with its checkpoints of both."""
-    state = new_state()
-    for step in (1, 2):
-        state.step(0.1 * step)
-        state.save(tmp_path / "run", step)
-    return state, tmp_path / "run"
-
-
-def steps(run_dir: Path) -> list[int]:
-    return [int(folder.name.removeprefix("step-")) for folder in list_checkpoints(run_dir)]
 
 
 # saving and loading
@@ -147,8 +83,14 @@ def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+
+
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.bin", "model/config.json", "custom_checkpoint_0.pkl"])
-@pytest.mark.parametrize("damage", [cut, Path.unlink])
+@pytest.mark.parametrize("damage", [cut, flip_a_bit, Path.unlink])
 def test_a_broken_newest_one_falls_back(
     saved: tuple[State, Path], caplog: pytest.LogCaptureFixture, name: str, damage: Callable[[Path], None]
 ) -> None:
@@ -160,7 +102,10 @@ def test_a_broken_newest_one_falls_back(
     assert f"step-00000002/{name}: expected" in caplog.text
 
 
-@pytest.mark.parametrize("manifest", ["", "{", "[]", "{}", '{"step": 2, "files": {}}', '{"files": 3}', "\ud800"])
+WRONG = '{"step": 2, "files": {}, "config": {"model": {}}, "progress": 3}'
+
+
+@pytest.mark.parametrize("manifest", ["", "{", "[]", "{}", '{"step": 2, "files": {}}', '{"files": 3}', "\ud800", WRONG])
 def test_a_broken_manifest_falls_back(saved: tuple[State, Path], manifest: str) -> None:
     state, run_dir = saved
     path = run_dir / "checkpoints" / "step-00000002" / "checkpoint.json"
@@ -181,9 +126,10 @@ def test_a_left_over_partial_folder_is_ignored_and_replaced(saved: tuple[State, 
     partial = run_dir / "checkpoints" / "step-00000003.partial"
     shutil.copytree(run_dir / "checkpoints" / "step-00000002", partial)
     (partial / "rubbish").write_text("from a run that was killed")
+    (run_dir / "checkpoints" / "step-00000001.partial").mkdir()
     assert state.resume(run_dir) == 2
     folder = state.save(run_dir, 3)
-    assert not partial.exists()
+    assert not list((run_dir / "checkpoints").glob("*.partial"))
     assert "rubbish" not in files_below(folder)
     assert state.resume(run_dir) == 3
 
@@ -207,6 +153,35 @@ def test_tuples_and_lists_are_the_same_configuration(saved: tuple[State, Path]) 
     assert state.resume(run_dir, config={**CONFIG, "model": {**CONFIG["model"], "widths": (8, 16)}}) == 2
 
 
+# counts of the run
+
+
+def test_counts_come_back(new_state: Callable[[], State], tmp_path: Path) -> None:
+    state, known = (
+        new_state(),
+        Progress(samples=24, skipped=3, skipped_in_a_row=1, validated=1, best=1 / 3, best_step=1),
+    )
+    state.save(tmp_path, 2, progress=known)
+    assert state.resume(tmp_path, progress=(found := Progress())) == 2
+    assert found == known
+    later = replace(known, validated=2, best=0.5, best_step=2)
+    checkpoint.note_progress(tmp_path, 2, later)
+    checkpoint.note_progress(tmp_path, 7, Progress(skipped=99))  # of a step without a checkpoint
+    assert state.resume(tmp_path, progress=found) == 2
+    assert found == later
+    assert steps(tmp_path) == [2]
+
+
+def test_a_checkpoint_of_the_first_release_counts_no_samples(saved: tuple[State, Path]) -> None:
+    """Its manifest has step, configuration and sizes."""
+    state, run_dir = saved
+    path = run_dir / "checkpoints" / "step-00000002" / "checkpoint.json"
+    manifest = json.loads(path.read_text())
+    path.write_text(json.dumps({k: manifest[k] for k in ("step", "config", "files")}))
+    assert state.resume(run_dir, progress=(found := Progress())) == 2
+    assert found == Progress(samples=None)
+
+
 # foreign files
 
 
@@ -224,7 +199,7 @@ def replace_file(folder: Path, name: str, content: bytes) -> None:
     """Also in the manifest, as an attacker would."""
     (folder / name).write_bytes(content)
     manifest = json.loads((folder / "checkpoint.json").read_text())
-    manifest["files"][name] = len(content)
+    manifest["files"][name], manifest["crc32"][name] = len(content), zlib.crc32(content)
     (folder / "checkpoint.json").write_text(json.dumps(manifest))
 
 
@@ -320,81 +295,3 @@ def test_a_file_in_place_of_the_run_folder(new_state: Callable[[], State], tmp_p
     with pytest.raises(CheckpointError, match="could not be written"):
         new_state().save(tmp_path / "run", 1)
     assert (tmp_path / "run").read_text() == "a file"
-
-
-# finding and exporting models
-
-
-def test_find_model(saved: tuple[State, Path], tmp_path: Path) -> None:
-    run_dir = saved[1]
-    newest = run_dir / "checkpoints" / "step-00000002"
-    assert find_model(str(newest / "model")) == str(newest / "model")
-    assert find_model(str(newest)) == str(newest / "model")
-    assert find_model(str(run_dir)) == str(newest / "model")
-    exported = export(run_dir)
-    assert exported == run_dir / "model"
-    assert find_model(str(run_dir)) == str(exported)
-    assert find_model("someone/some-model") == "someone/some-model"
-
-
-@pytest.mark.parametrize("kind", ["empty", "other", "config only", "file"])
-def test_find_model_refuses_what_holds_none(tmp_path: Path, kind: str) -> None:
-    path = tmp_path / "x"
-    if kind == "file":
-        path.write_text("x")
-    else:
-        path.mkdir()
-    if kind == "other":
-        (path / "pytorch_model.bin").write_bytes(b"x")
-    if kind == "config only":
-        (path / "config.json").write_text("{}")
-    with pytest.raises(CheckpointError, match=r"expected a saved model .* a checkpoint or a run folder, found none"):
-        find_model(str(path))
-
-
-def test_export_replaces_the_model_before(saved: tuple[State, Path]) -> None:
-    state, run_dir = saved
-    first = (export(run_dir) / "model.safetensors").read_bytes()
-    (run_dir / "model" / "old").write_text("")
-    (run_dir / "model.partial").mkdir()
-    state.step(0.5)
-    state.save(run_dir, 3)
-    assert (export(run_dir) / "model.safetensors").read_bytes() != first
-    assert sorted(p.name for p in run_dir.iterdir()) == ["checkpoints", "model"]
-    assert "old" not in files_below(run_dir / "model")
-
-
-def test_export_without_a_checkpoint(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="expected a run with a checkpoint, found none"):
-        export(tmp_path)
-
-
-# starting from another model
-
-
-def test_copy_weights_of_the_same_model(tiny_model: Build, caplog: pytest.LogCaptureFixture) -> None:
-    source, target = tiny_model(seed=1), tiny_model(seed=2)
-    copy_weights(source, target, name="x")
-    assert equal(dict(source.state_dict()), dict(target.state_dict()))
-    assert not caplog.records
-
-
-def test_copy_weights_lists_what_does_not_fit(tiny_model: Build, caplog: pytest.LogCaptureFixture) -> None:
-    source, target = tiny_model(num_instance_bits=3), tiny_model(seed=2, num_instance_bits=5)
-    own = {k: v.clone() for k, v in target.state_dict().items()}
-    copy_weights(source, target, name="some/run")
-    found, now = source.state_dict(), target.state_dict()
-    differing = {k for k, v in own.items() if found[k].shape != v.shape}
-    assert differing
-    for name, value in now.items():
-        assert torch.equal(value, own[name] if name in differing else found[name]), name
-    (message,) = [r.getMessage() for r in caplog.records]
-    assert message == (f"some/run: {len(differing)} tensors keep their random start: {', '.join(sorted(differing))}")
-
-
-def test_copy_weights_refuses_a_different_model(tiny_model: Build) -> None:
-    target = tiny_model(encoder_dim=32, denoiser_dim=32, denoiser_widths=(16, 24), stage_widths=(16, 24))
-    before = {k: v.clone() for k, v in target.state_dict().items()}
-    with pytest.raises(CheckpointError, match=r"some/run: only \d+% of the weights fit this model configuration"):
-        copy_weights(tiny_model(), target, name="some/run")
-    assert equal(before, dict(target.state_dict()))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pix2seq_d.engine.ema import build_ema
+from pix2seq_d.engine.ema import build_ema, ema_distance
 
 
 class Leaf(nn.Module):
@@ -102,3 +102,15 @@ def test_saved_and_loaded_average_goes_on_as_if_nothing_was() -> None:
 def test_refuses_what_is_no_decay(decay: float) -> None:
     with pytest.raises(ValueError, match=r"ema_decay: expected a number in \[0, 1\)"):
         build_ema(Leaf(), decay=decay)
+
+
+def test_distance_by_hand() -> None:
+    """Average (3, 3, 3), weights (6, 3, 3): apart by 3, and the average's norm is sqrt(27)."""
+    model = Leaf()
+    ema = build_ema(model, decay=0.9)
+    model.set(3.0)
+    ema.update()
+    assert ema_distance(ema) == 0
+    with torch.no_grad():
+        model.weight[0] = 6.0
+    assert ema_distance(ema) == pytest.approx(3 / 27**0.5)

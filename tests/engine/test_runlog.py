@@ -65,3 +65,14 @@ def test_half_written_last_line(tmp_path: Path, tail: str) -> None:
     resumed.write("train", 5)
     assert steps(tmp_path) == [1, 5]
     assert all(json.loads(line) for line in log.path.read_text().splitlines())
+
+
+def test_records_to_be_made_again_go(tmp_path: Path) -> None:
+    """The run was cut off between the validation of step 4 and the note that it was done."""
+    log = RunLog(tmp_path)
+    for step in (2, 4):
+        log.write("train", step)
+        log.write("validation", step)
+    RunLog(tmp_path, start=4, redo=("validation",))
+    assert steps(tmp_path) == [2, 4]
+    assert steps(tmp_path, "validation") == [2]

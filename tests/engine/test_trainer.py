@@ -4,110 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from itertools import count, islice, repeat
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from accelerate import Accelerator
-from ema_pytorch import EMA
+from loop_runs import CAR, Run, batches, sample, training_loss
 from tiny_runs import accelerate_state, equal  # noqa: F401
-from torch import Tensor
 
 from pix2seq_d.data.batch import Batch
 from pix2seq_d.data.loaders import collate
-from pix2seq_d.diffusion.loss import DiffusionLoss
-from pix2seq_d.diffusion.schedule import CosineSchedule
-from pix2seq_d.engine import trainer
+from pix2seq_d.engine.checkpoint import Progress
 from pix2seq_d.engine.ema import build_ema
-from pix2seq_d.engine.optim import build_optimizer
+from pix2seq_d.engine.interrupts import Interrupted
 from pix2seq_d.engine.runlog import RunLog, read_log
-from pix2seq_d.engine.trainer import LoopSettings, Meter, TrainingLoss, fit, step_generators
+from pix2seq_d.engine.trainer import LoopSettings, fit, step_generators, validation_is_missing
 from pix2seq_d.models.pix2seq_d import Pix2SeqD
 
 pytestmark = pytest.mark.usefixtures("accelerate_state")
 Build = Callable[..., Pix2SeqD]
-ROAD, CAR = 1, 14  # class codes
-
-
-def sample(number: int) -> Batch:
-    """A clip of road with one car (code 3) that stands elsewhere in each clip; images 32x64, masks 16x32."""
-    generator = torch.Generator().manual_seed(number)
-    classes = torch.full((1, 3, 16, 32), ROAD)
-    left = 4 + 3 * (number % 6)
-    classes[..., 6:12, left : left + 8] = CAR
-    return Batch(
-        frame=torch.randint(0, 256, (1, 3, 32, 64), dtype=torch.uint8, generator=generator),
-        class_codes=classes,
-        instance_codes=(classes == CAR) * 3,
-        crowd=torch.zeros(1, 16, 32, dtype=torch.bool),
-        present=torch.ones(1, 3, dtype=torch.bool),
-        names=[f"s/{number:06d}"],
-    )
-
-
-def batches(size: int, *, first: int = 0) -> Iterator[Batch]:
-    """Endless batches of samples 0, 1, 2, ..."""
-    for k in count(first):
-        yield collate([sample(k * size + row) for row in range(size)])
-
-
-def training_loss(model: Pix2SeqD, **options: Any) -> TrainingLoss:
-    return TrainingLoss(model, DiffusionLoss(CosineSchedule(), model.codec, target=model.target), **options)
-
-
-class Run:
-    """A run of `fit` on a model; `weights[k]` are those after step k."""
-
-    def __init__(
-        self,
-        model: Pix2SeqD,
-        data: Iterator[Batch],
-        settings: LoopSettings,
-        *,
-        lr: Callable[[int], float] = lambda step: 1e-3,
-        sgd: bool = False,
-        log: RunLog | None = None,
-        start: int = 0,
-        **options: Any,
-    ) -> None:
-        accelerator = Accelerator(cpu=True, gradient_accumulation_steps=settings.accumulation)
-        module = training_loss(model, **options)
-        optimizer: torch.optim.Optimizer = build_optimizer(module, lr=1.0, betas=(0.9, 0.99), weight_decay=0.0)
-        if sgd:
-            optimizer = torch.optim.SGD(module.parameters(), lr=1.0)
-        self.model, self.settings = model, settings
-        self.ema: EMA = build_ema(model, decay=0.9)
-        self.weights = {start: self._copy()}
-        self.validated: list[int] = []
-        wrapped, optimizer = accelerator.prepare(module, optimizer)
-        fit(
-            wrapped,
-            data,
-            optimizer,
-            accelerator=accelerator,
-            ema=self.ema,
-            lr_schedule=lr,
-            settings=settings,
-            log=log,
-            save=self._save,
-            validate=self._validate,
-            start=start,
-        )
-
-    def _save(self, step: int) -> None:
-        self.weights[step] = self._copy()
-
-    def _validate(self, step: int) -> None:
-        self.validated.append(step)
-        self.model.eval()
-
-    def _copy(self) -> dict[str, Tensor]:
-        return {k: v.clone() for k, v in self.model.state_dict().items()}
-
-    def last(self) -> dict[str, Tensor]:
-        return self.weights[max(self.weights)]
 
 
 STEPWISE = LoopSettings(steps=3, batch_size=2, log_every=1, save_every=1)
@@ -188,19 +105,64 @@ def test_crowds_carry_no_instance_loss(tiny_model: Build) -> None:
     assert (weight[0, 1][~car] > 0).all()
 
 
-@pytest.mark.parametrize("poison", [float("nan"), float("inf")])
-def test_a_loss_that_is_not_finite_stops_the_run(tiny_model: Build, poison: float, tmp_path: Path) -> None:
-    model = tiny_model()
+class Poisoned:
+    """Batches that come with weights that are not finite at the given steps, and with right ones at the others."""
 
-    def poisoned() -> Iterator[Batch]:
-        yield from islice(batches(2), 2)
+    def __init__(self, model: Pix2SeqD, poison: float, at: set[int]) -> None:
+        self.poison, self.at = poison, at
+        self.weight = next(p for p in model.encoder.parameters() if p.ndim > 1)
+        self.step, self.right = -1, self.weight.detach().clone()
+        self.data = batches(2)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self
+
+    def __next__(self) -> Batch:
         with torch.no_grad():
-            next(p for p in model.encoder.parameters() if p.ndim > 1).fill_(poison)
-        yield from batches(2, first=2)
+            self.weight.copy_(self.right) if self.step in self.at else self.right.copy_(self.weight)
+            self.step += 1
+            if self.step in self.at:
+                self.weight.fill_(self.poison)
+        return next(self.data)
 
-    with pytest.raises(FloatingPointError, match=r"^step 2: loss is (nan|inf) on s/000004, s/000005$"):
-        Run(model, poisoned(), STEPWISE, log=RunLog(tmp_path))
-    assert [record["step"] for record in read_log(tmp_path, "train")] == [1, 2]
+
+@pytest.mark.parametrize("poison", [float("nan"), float("inf")])
+def test_a_step_that_is_not_finite_is_skipped_and_counted(tiny_model: Build, poison: float, tmp_path: Path) -> None:
+    """Step 1 of 4: its samples are in the log, and the other steps move the weights and the average as ever."""
+    model = tiny_model()
+    settings = LoopSettings(steps=4, batch_size=2, log_every=1, save_every=1)
+    run = Run(model, Poisoned(model, poison, {1}), settings, log=RunLog(tmp_path))
+    records = read_log(tmp_path, "train")
+    assert [record["skipped"] for record in records] == [0, 1, 1, 1]
+    assert [record["loss"] is None for record in records] == [False, True, False, False]
+    (skipped,) = read_log(tmp_path, "skipped")
+    assert (skipped["step"], skipped["samples"]) == (2, ["s/000002", "s/000003"])
+    assert skipped["loss"] is None
+    assert int(run.ema.step) == 3
+    assert all(bool(torch.isfinite(v).all()) for v in run.last().values())
+    assert not equal(run.weights[3], run.weights[4])
+
+
+def test_steps_that_are_not_finite_in_a_row_stop_the_run(tiny_model: Build, tmp_path: Path) -> None:
+    """With a limit of 2: one at step 1 is survived, those at 3 and 4 are not."""
+    model = tiny_model()
+    settings = LoopSettings(steps=9, batch_size=2, log_every=1, save_every=0, max_skips=2)
+    message = r"^step 4: a loss or gradient was not finite, 2 times in a row, here on s/000008, s/000009; log.jsonl"
+    with pytest.raises(FloatingPointError, match=message):
+        Run(model, Poisoned(model, float("nan"), {1, 3, 4}), settings, log=RunLog(tmp_path))
+    assert [record["step"] for record in read_log(tmp_path, "skipped")] == [2, 4, 5]
+
+
+def test_a_gradient_that_is_not_finite_is_skipped_too(tiny_model: Build, tmp_path: Path) -> None:
+    """The loss of the step is finite, its gradient is not."""
+    model = tiny_model()
+    weight = next(model.parameters())
+    weight.register_hook(lambda gradient: gradient * float("inf"))
+    run = Run(model, batches(2), STEPWISE, log=RunLog(tmp_path))
+    assert equal(run.weights[0], run.weights[3])
+    skipped = read_log(tmp_path, "skipped")
+    assert [record["loss"] is None or record["grad_norm"] is None for record in skipped] == [True] * 3
+    assert all(isinstance(record["loss"], float) for record in skipped)
 
 
 # past maps
@@ -243,20 +205,17 @@ def test_gradient_norm_is_clipped(tiny_model: Build, tmp_path: Path) -> None:
     assert clipped == pytest.approx(norm / 4, rel=1e-3)
 
 
-def test_two_micro_steps_of_two_equal_one_of_four(tiny_model: Build, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Guaranteed: the same update for the same samples and noise.
-
-    The noise of a sample is drawn by micro-step and row, so that two ways of cutting a batch see other noise; here it
-    is dealt out by the sample's place.
-    """
-    original = step_generators
-
-    def by_place(settings: LoopSettings, step: int, micro_step: int, batch_size: int, process: int) -> Any:
-        return original(settings, step, 0, 4, process)[micro_step * batch_size :][:batch_size]
-
-    monkeypatch.setattr(trainer, "step_generators", by_place)
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_two_micro_steps_of_two_equal_one_of_four(tiny_model: Build, dropout: float) -> None:
+    """Guaranteed: the same samples with the same noise and dropout masks, so the same update but for rounding."""
     runs = [
-        Run(tiny_model(), batches(4 // k), replace(STEPWISE, batch_size=4 // k, accumulation=k), sgd=True)
+        Run(
+            tiny_model(dropout=dropout),
+            batches(4 // k),
+            replace(STEPWISE, batch_size=4 // k, accumulation=k),
+            sgd=True,
+            past_dropout=0.5,
+        )
         for k in (1, 2)
     ]
     for name, value in runs[0].last().items():
@@ -308,20 +267,34 @@ def test_every_sample_of_a_run_has_noise_of_its_own() -> None:
         for step in range(20)
         for micro_step in range(3)
         for process in range(3)
-        for g in step_generators(STEPWISE, step, micro_step, 4, process)
+        for g in step_generators(STEPWISE, step, micro_step, 4, process, 3)
     ]
     assert len(set(seeds)) == len(seeds) == 20 * 3 * 3 * 4
 
 
-def test_generators_are_a_function_of_seed_and_place() -> None:
-    def seeds(settings: LoopSettings, size: int) -> list[int]:
-        return [g.initial_seed() for g in step_generators(settings, 5, 1, size, 2)]
+def test_generators_are_a_function_of_seed_and_place_in_the_global_batch() -> None:
+    """12 samples as one batch, as 3 processes of 4, as 2 processes of 2 with 3 micro-steps each."""
 
-    assert seeds(STEPWISE, 3) == seeds(replace(STEPWISE, steps=99), 8)[:3]
-    assert not set(seeds(STEPWISE, 3)) & set(seeds(replace(STEPWISE, seed=1), 3))
+    def seeds(settings: LoopSettings, size: int, micro_steps: int = 1, processes: int = 1) -> list[int]:
+        return [
+            g.initial_seed()
+            for micro_step in range(micro_steps)
+            for process in range(processes)
+            for g in step_generators(settings, 5, micro_step, size, process, processes)
+        ]
+
+    whole = seeds(STEPWISE, 12)
+    assert seeds(STEPWISE, 4, processes=3) == seeds(replace(STEPWISE, steps=99), 2, 3, 2) == whole
+    assert not set(whole) & set(seeds(replace(STEPWISE, seed=1), 12))
 
 
-@pytest.mark.parametrize("name", ["steps", "batch_size", "accumulation", "clip_norm"])
+def test_generators_are_those_of_the_first_release() -> None:
+    """Computed by commit 0622244 for seed 0, step 7, the rows 0 and 3 of one process without accumulation."""
+    drawn = [g.initial_seed() for g in step_generators(STEPWISE, 7, 0, 4, 0)]
+    assert [drawn[0], drawn[3]] == [729170941609874707, 1909282533393402090]
+
+
+@pytest.mark.parametrize("name", ["steps", "batch_size", "accumulation", "clip_norm", "max_skips", "stall_seconds"])
 def test_settings_below_their_least(name: str) -> None:
     with pytest.raises(ValueError, match=f"^{name}: expected"):
         replace(STEPWISE, **{name: 0})
@@ -333,19 +306,52 @@ def test_settings_below_zero(name: str) -> None:
         replace(STEPWISE, **{name: -1})
 
 
-# the meter
+# stopping and going on
 
 
-def test_meter(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [100.0]
-    monkeypatch.setattr(trainer.time, "perf_counter", lambda: now[0])
-    meter = Meter()
-    for loss in (1.0, 3.0):
-        with meter.waiting():
-            now[0] += 1.0
-        now[0] += 3.0
-        meter.add(loss, 16)
-    assert meter.read() == {"loss": 2.0, "frames_per_s": 4.0, "data_wait": 0.25}
-    now[0] += 2.0
-    meter.add(5.0, 4)
-    assert meter.read() == {"loss": 5.0, "frames_per_s": 2.0, "data_wait": 0.0}
+def test_a_signal_ends_the_run_after_a_checkpoint(tiny_model: Build) -> None:
+    run_settings = LoopSettings(steps=5, batch_size=1, save_every=5)
+    saved: list[int] = []
+    signals = iter([0, 0, 15, 15, 15])
+    accelerator = Accelerator(cpu=True)
+    module = training_loss(tiny_model())
+    wrapped, optimizer = accelerator.prepare(module, torch.optim.SGD(module.parameters(), lr=1.0))
+    with pytest.raises(Interrupted, match=r"^stopped by SIGTERM after step 3, with a checkpoint") as stop:
+        fit(
+            wrapped,
+            batches(1),
+            optimizer,
+            accelerator=accelerator,
+            ema=build_ema(module.model, decay=0.9),
+            lr_schedule=lambda step: 1e-3,
+            settings=run_settings,
+            log=None,
+            save=saved.append,
+            validate=lambda step: None,
+            received=lambda: next(signals),
+        )
+    assert saved == [3]
+    assert stop.value.exit_code == 143
+
+
+@pytest.mark.parametrize(
+    ("start", "samples", "validated", "missing"),
+    [
+        (4, 8, None, True),
+        (4, 8, 2, True),
+        (4, 8, 4, False),
+        (3, 6, 2, False),
+        (0, 0, None, False),
+        (4, None, None, False),
+    ],
+)
+def test_whether_a_validation_is_missing(start: int, samples: int | None, validated: int | None, missing: bool) -> None:
+    """Every 2 steps; a checkpoint that does not count samples does not know of validations either."""
+    settings = LoopSettings(steps=9, batch_size=2, validate_every=2)
+    progress = Progress(samples=samples, validated=validated)
+    assert validation_is_missing(progress, start, settings) == missing
+
+
+def test_samples_are_counted(tiny_model: Build) -> None:
+    run = Run(tiny_model(), batches(2), replace(STEPWISE, accumulation=2))
+    assert run.progress.samples == 3 * 2 * 2

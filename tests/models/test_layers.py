@@ -13,11 +13,13 @@ from pix2seq_d.models.layers import (
     Attention,
     NoiseEmbedding,
     ResidualBlock,
+    SampleDropout,
     TransformerLayer,
     Upsample,
     conv3x3,
     group_norm,
     position_encoding,
+    seed_dropout,
     zero_init,
 )
 
@@ -150,3 +152,50 @@ def test_position_encoding_is_unique_and_independent_of_the_size() -> None:
     assert torch.allclose(small, large[1::3, 1::3], atol=1e-4)  # cell centres of the coarse grid
     assert torch.equal(small[0, :, :16], small[0, :1, :16].expand(5, 16))  # rows in the first half
     assert torch.equal(small[:, 0, 16:], small[:1, 0, 16:].expand(3, 16))  # columns in the second
+
+
+# dropout by sample
+
+
+def dropped(seeds: list[int], x: Tensor, rate: float = 0.25) -> Tensor:
+    layers = nn.Sequential(SampleDropout(rate), SampleDropout(rate)).train()
+    seed_dropout(layers, seeds)
+    return layers[0](x)
+
+
+def test_a_mask_is_the_samples_own() -> None:
+    """Wherever the sample stands in whichever batch; other samples and other layers have other masks."""
+    x = torch.ones(1, 4, 5, 6)
+    alone = {seed: dropped([seed], x) for seed in (7, 8, 9)}
+    together = dropped([9, 7], torch.cat([x, x]))
+    assert torch.equal(together, torch.cat([alone[9], alone[7]]))
+    assert not torch.equal(alone[7], alone[8])
+    layers = nn.Sequential(SampleDropout(0.25), SampleDropout(0.25)).train()
+    seed_dropout(layers, [7])
+    assert not torch.equal(layers[0](x), layers[1](x))
+    assert torch.equal(layers[0](x), layers[0](x)), "the seed decides, not the call"
+
+
+def test_dropout_keeps_the_mean() -> None:
+    """Values are 0 or 1 / (1 - rate): 100,000 draws of rate 1/4 have a mean of 1 to about 0.005."""
+    y = dropped([1], torch.ones(1, 100_000))
+    assert set(y.unique().tolist()) == {0.0, pytest.approx(4 / 3)}
+    assert float(y.mean()) == pytest.approx(1, abs=0.01)
+
+
+def test_dropout_without_seeds_or_rate_or_in_evaluation() -> None:
+    x = randn(2, 50)
+    layer = SampleDropout(0.5).train()
+    torch.manual_seed(3)
+    first = layer(x)
+    torch.manual_seed(3)
+    assert torch.equal(first, F.dropout(x, 0.5))
+    assert torch.equal(layer.eval()(x), x)
+    assert torch.equal(dropped([1, 2], x, rate=0.0), x)
+
+
+def test_bad_dropout() -> None:
+    with pytest.raises(ValueError, match=r"^dropout: expected a rate in \[0, 1\), got 1"):
+        SampleDropout(1.0)
+    with pytest.raises(ValueError, match=r"^seeds of dropout: expected 2, one per sample, got 3"):
+        dropped([1, 2, 3], randn(2, 5))

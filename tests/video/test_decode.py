@@ -90,3 +90,58 @@ def test_small_segments_of_classes_alone_take_their_next_best_class() -> None:
     logits.scatter_(0, classes[None], 10.0)
     codes, _ = code_probabilities(logits, BitCodec((5,)), SPEC).suppress_small(2).choose()
     assert codes.tolist() == [[[SKY, SKY, ROAD, SKY], [ROAD] * 4]]
+
+
+# recoding
+
+
+def test_recode_moves_the_probability_of_whole_codes() -> None:
+    """Codes 1 and 2 change places: planes too, so that borders stay where they are."""
+    before = probabilities([[CAR] * 4], [[1, 1, 2, 2]])
+    after = before.recode(torch.tensor([[2, 2, 1, 1]]))
+    assert after.choose()[0][1].tolist() == [[2, 2, 1, 1]]
+    torch.testing.assert_close(after.planes[1][[1, 0, 2]], before.planes[1])
+    torch.testing.assert_close(after.choose()[1], before.choose()[1])
+    assert before.choose()[0][1].tolist() == [[1, 1, 2, 2]]
+
+
+def test_recode_to_a_code_without_a_plane_and_into_another_segment() -> None:
+    before = probabilities([[CAR] * 4], [[1, 1, 2, 2]])
+    after = before.recode(torch.tensor([[9, 9, 2, 2]]))
+    assert after.choose()[0][1].tolist() == [[9, 9, 2, 2]]
+    assert after.codes[1].tolist() == [1, 2, 3, 9]
+    joined = before.recode(torch.tensor([[2, 2, 2, 2]]))
+    assert joined.choose()[0][1].tolist() == [[2, 2, 2, 2]]
+    assert float(joined.planes[1][0].abs().max()) == 0
+    torch.testing.assert_close(joined.planes[1].sum(0), before.planes[1].sum(0))
+
+
+def test_recode_of_a_part_takes_the_pixels_beside_it_but_none_of_the_rest() -> None:
+    before = probabilities([[CAR] * 6], [[1, 1, 1, 1, 2, 2]])
+    after = before.recode(torch.tensor([[1, 1, 7, 7, 2, 2]]))
+    assert after.choose()[0][1].tolist() == [[1, 1, 7, 7, 2, 2]]
+    moved = after.planes[1][after.codes[1].tolist().index(7)]
+    assert (moved > 0).tolist() == [[False, False, True, True, True, False]]
+
+
+def test_recode_to_the_same_codes_changes_nothing() -> None:
+    same = probabilities([[CAR, SKY]], [[1, 0]])
+    assert same.recode(same.choose()[0][1]) is same
+
+
+def test_only_known_pairs_of_class_and_code_are_chosen() -> None:
+    """A pixel of a car whose best code is a person's takes the best code of a car."""
+    person = 12
+    p = CodeProbabilities(
+        planes=(torch.tensor([[[0.6, 0.4]], [[0.4, 0.6]], [[0.0, 0.0]]]), torch.tensor([[[0.5, 0.5]], [[0.3, 0.3]]])),
+        codes=(torch.tensor([CAR, person, SKY]), torch.tensor([1, 2])),
+        spec=SPEC,
+    )
+    objects = torch.zeros(20, 4, dtype=torch.bool)
+    objects[person, 1] = objects[CAR, 2] = True
+    known = p.only(objects)
+    assert known.codes[0].tolist() == [CAR, person]
+    codes, confidence = known.choose()
+    assert codes.tolist() == [[[CAR, person]], [[2, 1]]]
+    torch.testing.assert_close(confidence, torch.tensor([[0.6 * 0.3, 0.6 * 0.5]]))
+    assert p.choose()[0][1].tolist() == [[1, 1]]

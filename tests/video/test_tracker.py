@@ -141,11 +141,11 @@ def test_memory_is_bounded_by_the_past_offsets(offsets: tuple[int, ...], length:
     for _ in range(50):
         video.step(FRAME)
     assert len(video.memory) == length
-    assert len(video.tracks.last_seen) == len(video.tracks.track_of) == 3
+    assert len(video.tracks.tracks) == 3
 
 
 def test_past_maps_are_the_predictions_at_the_offsets_oldest_first() -> None:
-    pictures = [["rrrr", f"{k}{k}ss"] for k in (1, 2, 3, 6, 7)]
+    pictures = [["rrrr", row] for row in ("1sss", "11ss", "111s", "66ss", "666s")]
     model = scripted(*pictures, past_offsets=(-3, -1))
     video = predictor(model)
     for _ in pictures:
@@ -348,20 +348,20 @@ def test_a_change_of_the_frame_size_raises_and_keeps_the_memory() -> None:
 
 
 def test_ids_of_a_video() -> None:
-    """A car with code 1 is hidden for one frame, then for three."""
+    """A car with code 1 is hidden for one frame, then for longer than tracks are remembered."""
     hidden = ["rrrr", "ssss"]
-    model = scripted(PICTURE, hidden, PICTURE, hidden, hidden, hidden, PICTURE)
+    model = scripted(PICTURE, hidden, PICTURE, *[hidden] * 9, PICTURE)
     video = predictor(model)
-    found = [np.unique(video.step(FRAME).instance_map).tolist() for _ in range(7)]
-    assert found == [[0, 1, 2, 3], [0], [0, 1, 2, 3], [0], [0], [0], [0, 4, 5, 6]]
+    found = [np.unique(video.step(FRAME).instance_map).tolist() for _ in range(13)]
+    assert found == [[0, 1, 2, 3], [0], [0, 1, 2, 3], *[[0]] * 9, [0, 4, 5, 6]]
 
 
-@pytest.mark.parametrize(("offsets", "same"), [((-1,), False), ((-2, -1), True), ((-3,), True)])
-def test_tracks_live_as_long_as_the_model_sees_them(offsets: tuple[int, ...], same: bool) -> None:
-    """A car hidden for one frame is still on the map two frames back."""
-    video = predictor(scripted(["1111", "1111"], ["rrrr", "rrrr"], ["1111", "1111"], past_offsets=offsets))
-    first, _, third = (video.step(FRAME).instance_map for _ in range(3))
-    assert (first[0, 0] == third[0, 0]) == same
+def test_the_model_remembers_the_codes_of_the_tracks() -> None:
+    """A car changes from code 1 to 2: the map says car 1 still, and so does the memory."""
+    video = predictor(scripted(["11rr", "11rr"], ["22rr", "22rr"], ["22rr", "22rr"]))
+    for _ in range(3):
+        assert np.unique(video.step(FRAME).instance_map).tolist() == [0, 1]
+        assert video.memory[-1][1].unique().tolist() == [0, 1]
 
 
 def test_a_code_of_two_classes_is_two_objects() -> None:
