@@ -97,8 +97,7 @@ def run_training(config: RunConfig) -> Path:
                 received=lambda: signals.received,
             )
         except RuntimeError as error:
-            fault = explain(error, last_opened=opened.last())
-            if fault is None:
+            if (fault := explain(error, last_opened=opened.last())) is None:
                 raise
             raise fault from error
     if accelerator.is_main_process:
