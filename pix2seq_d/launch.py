@@ -38,7 +38,7 @@ from pix2seq_d.engine.optim import build_optimizer
 from pix2seq_d.engine.runlog import RunLog
 from pix2seq_d.engine.trainer import fit, validation_is_missing
 from pix2seq_d.engine.validation import NEED_THINGS, summary, validate
-from pix2seq_d.models.layers import set_recompute
+from pix2seq_d.models.layers import compile_around_dropout, set_recompute
 from pix2seq_d.models.pix2seq_d import Pix2SeqD
 from pix2seq_d.models.pretrained import load_encoder_weights
 from pix2seq_d.pictures import grid
@@ -97,8 +97,7 @@ def run_training(config: RunConfig) -> Path:
                 received=lambda: signals.received,
             )
         except RuntimeError as error:
-            fault = explain(error, last_opened=opened.last())
-            if fault is None:
+            if (fault := explain(error, last_opened=opened.last())) is None:
                 raise
             raise fault from error
     if accelerator.is_main_process:
@@ -212,6 +211,7 @@ def initial_model(config: RunConfig) -> Pix2SeqD:
 def _switch_memory_and_speed(model: Pix2SeqD, train: TrainConfig) -> None:
     set_recompute(model, train.activation_checkpointing)
     if train.compile:  # in place: names of weights stay, and the average is a copy that is not compiled
+        compile_around_dropout(model)
         model.encoder.compile()
         model.denoiser.compile()
 

@@ -1,74 +1,48 @@
 """The joint histogram of target and predicted segments of one frame, from which every metric of this room is computed.
 
-A segment is a pair (class, instance), held as one int64 key = class * 2^47 + instance. Maps are run-length encoded
-first, so that all later work is on runs, not on pixels. R is the number of runs, N of pairs of segments that overlap.
+A segment is a pair (class, instance), held as one int64 key = class * 2^47 + instance. R is the number of runs (pixels
+in a row that are equal in every map), G of target and P of predicted segments, N of pairs of them that overlap.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-IntegerMap: TypeAlias = np.ndarray | Tensor
-SequenceId: TypeAlias = str | int
+from pix2seq_d.metrics.base import SequenceId, StreamingMetric
+from pix2seq_d.metrics.maps import (
+    TABLE_SIZE,
+    ClassLayout,
+    IntegerMap,
+    as_array,
+    check_maps,
+    index_values,
+    sum_by,
+)
+
+__all__ = [
+    "INSTANCE_BITS",
+    "ClassLayout",
+    "IntegerMap",
+    "JointCounts",
+    "SegmentationMetric",
+    "SequenceId",
+    "joint_counts",
+    "pool",
+]
 
 INSTANCE_BITS = 47
-MAX_CLASS_ID = (1 << 16) - 1
+_FEW_KEYS = 1 << 10  # segments up to which those that do not occur are kept until pairs are known
 _MAP_NAMES = ("pred_semantic", "pred_instance", "target_semantic", "target_instance")
 
 
-@dataclass(frozen=True)
-class ClassLayout:
-    """What a metric knows of the classes.
-
-    Attributes:
-        num_classes: classes are 0 ... num_classes - 1.
-        thing_ids: the classes whose instance ids count; all others are stuff, one segment per class.
-        void_id: the class id of unlabelled pixels, inside or outside the range of the classes.
-    """
-
-    num_classes: int
-    thing_ids: tuple[int, ...]
-    void_id: int
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.num_classes <= MAX_CLASS_ID:
-            raise ValueError(f"num_classes: expected 1..{MAX_CLASS_ID}, got {self.num_classes}")
-        if not 0 <= self.void_id <= MAX_CLASS_ID:
-            raise ValueError(f"void_id: expected 0..{MAX_CLASS_ID}, got {self.void_id}")
-        wrong = [c for c in self.thing_ids if not 0 <= c < self.num_classes or c == self.void_id]
-        if wrong:
-            raise ValueError(f"thing_ids: expected classes 0..{self.num_classes - 1} other than void, got {wrong[0]}")
-
-    @property
-    def class_ids(self) -> tuple[int, ...]:
-        """All classes, void left out."""
-        return tuple(c for c in range(self.num_classes) if c != self.void_id)
-
-    @cached_property
-    def is_thing(self) -> np.ndarray:
-        """Boolean lookup table over class ids, void included."""
-        table = np.zeros(max(self.num_classes, self.void_id + 1), bool)
-        table[list(self.thing_ids)] = True
-        return table
-
-    @cached_property
-    def is_known(self) -> np.ndarray:
-        """Boolean lookup table over class ids: a class or void."""
-        table = np.zeros(len(self.is_thing), bool)
-        table[: self.num_classes] = True
-        table[self.void_id] = True
-        return table
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class JointCounts:
     """How many pixels every pair of a target segment and a predicted segment shares; pairs without pixels are left out.
 
@@ -77,31 +51,50 @@ class JointCounts:
 
     Attributes:
         layout: the classes.
-        target_key: (N,) int64 target segments.
-        pred_key: (N,) int64 predicted segments.
+        targets: (G,) int64 keys of the target segments, ascending.
+        preds: (P,) int64 keys of the predicted segments, ascending.
+        target_index: (N,) int64 target segment of every pair, in 0..G - 1.
+        pred_index: (N,) int64 predicted segment of every pair, in 0..P - 1.
         area: (N,) int64 shared pixels, all positive.
     """
 
     layout: ClassLayout
-    target_key: np.ndarray
-    pred_key: np.ndarray
+    targets: np.ndarray
+    preds: np.ndarray
+    target_index: np.ndarray
+    pred_index: np.ndarray
     area: np.ndarray
 
-    @cached_property
+    @property
+    def target_key(self) -> np.ndarray:
+        """(N,) int64 target segment of every pair."""
+        return self.targets[self.target_index]
+
+    @property
+    def pred_key(self) -> np.ndarray:
+        """(N,) int64 predicted segment of every pair."""
+        return self.preds[self.pred_index]
+
+    @property
     def target_class(self) -> np.ndarray:
         """(N,) int64 class of the target segment, or void_id."""
-        return self.target_key >> INSTANCE_BITS
+        return (self.targets >> INSTANCE_BITS)[self.target_index]
 
-    @cached_property
+    @property
     def pred_class(self) -> np.ndarray:
         """(N,) int64 class of the predicted segment, or void_id."""
-        return self.pred_key >> INSTANCE_BITS
+        return (self.preds >> INSTANCE_BITS)[self.pred_index]
 
-    @cached_property
+    @property
     def target_crowd(self) -> np.ndarray:
         """(N,) bool, the target is a region of a thing class with instance 0."""
-        no_instance = (self.target_key & ((1 << INSTANCE_BITS) - 1)) == 0
-        return self.layout.is_thing[self.target_class] & no_instance
+        return self.crowds[self.target_index]
+
+    @property
+    def crowds(self) -> np.ndarray:
+        """(G,) bool, target regions of a thing class with instance 0."""
+        no_instance = (self.targets & ((1 << INSTANCE_BITS) - 1)) == 0
+        return self.layout.is_thing[self.targets >> INSTANCE_BITS] & no_instance
 
 
 def joint_counts(
@@ -114,6 +107,8 @@ def joint_counts(
     where: str,
 ) -> JointCounts:
     """Counts the pixels of every overlapping pair of segments of one frame.
+
+    Four maps on one accelerator are counted there, and only the pairs leave it.
 
     Args:
         pred_semantic: (H, W) predicted class ids, any integer dtype; NumPy array or tensor on any device.
@@ -130,40 +125,40 @@ def joint_counts(
     if layout.thing_ids and (pred_instance is None or target_instance is None):
         raise TypeError(f"{where}: expected instance maps for the thing classes {layout.thing_ids}, got None")
     given = dict(zip(_MAP_NAMES, (pred_semantic, pred_instance, target_semantic, target_instance)))
+    # Without things the instance ids have no say
     maps = {name: m for name, m in given.items() if m is not None}
-    _check_maps(maps, where=where)
-    lengths, runs = _run_lengths(list(maps.values()))
-    values = dict(zip(maps, runs))
-    for name, ids in values.items():
-        _check_ids(ids, name=name, where=where, layout=layout if name.endswith("semantic") else None)
-    target = _segments(values["target_semantic"], values.get("target_instance"), layout)
-    pred = _segments(values["pred_semantic"], values.get("pred_instance"), layout)
-    return _tally(target, pred, lengths, layout)
+    check_maps(maps, target="target_semantic", where=where)
+    tensors = {name: m for name, m in maps.items() if isinstance(m, Tensor)}
+    devices = {m.device for m in tensors.values()}
+    if len(tensors) == len(maps) and len(devices) == 1 and devices != {torch.device("cpu")}:
+        return _count_tensors(tensors, layout, where)
+    return _count_arrays({name: as_array(m) for name, m in maps.items()}, layout, where)
 
 
 def pool(counts: Sequence[JointCounts]) -> JointCounts:
     """The histogram of several frames seen as one: the areas of equal pairs are added."""
     if len(counts) == 1:
         return counts[0]
-    target, pred, area = (np.concatenate([getattr(c, f) for c in counts]) for f in ("target_key", "pred_key", "area"))
-    return _tally(_index(target), _index(pred), area, counts[0].layout)
+    target_keys, pred_keys = _union([c.targets for c in counts]), _union([c.preds for c in counts])
+    targets = [np.searchsorted(target_keys, c.targets)[c.target_index] for c in counts]
+    preds = [np.searchsorted(pred_keys, c.preds)[c.pred_index] for c in counts]
+    area = np.concatenate([c.area for c in counts])
+    sides = (target_keys, np.concatenate(targets)), (pred_keys, np.concatenate(preds))
+    return _tally(*sides, area, counts[0].layout)
 
 
-class SegmentationMetric(ABC):
-    """What all metrics share: updates with maps or with ready-made counts, frames per sequence, merging.
+class SegmentationMetric(StreamingMetric):
+    """A metric of class and instance maps: it is updated with maps, or with ready-made counts.
 
     Attributes:
         layout: the classes.
-        options: the other settings that must be equal where two metrics merge.
+        options: the settings, which must be equal where two metrics merge.
         num_frames: frames seen, per sequence.
     """
 
-    shares_sequences = True  # whether two merged metrics may have seen frames of one sequence
-
     def __init__(self, layout: ClassLayout, options: dict[str, Any]) -> None:
         self.layout = layout
-        self.options = options
-        self.reset()
+        super().__init__(options)
 
     def update(
         self,
@@ -172,45 +167,41 @@ class SegmentationMetric(ABC):
         target_semantic: IntegerMap,
         target_instance: IntegerMap | None,
         sequence_id: SequenceId = "0",
+        *,
+        frame: int | None = None,
     ) -> None:
-        """Adds one frame; see `joint_counts` for the maps and what raises. Frames of one sequence come in order."""
-        where = f"sequence {sequence_id!r}, frame {self.num_frames.get(sequence_id, 0)}"
-        maps = pred_semantic, pred_instance, target_semantic, target_instance
-        self.update_counts(joint_counts(*maps, layout=self.layout, where=where), sequence_id=sequence_id)
+        """Adds one frame. Frames of one sequence come in order; what raises is not counted.
 
-    def update_counts(self, counts: JointCounts, *, sequence_id: SequenceId = "0") -> None:
+        Args:
+            pred_semantic: (H, W) integers, as all maps; see `joint_counts` for them and for what raises.
+            pred_instance: predicted instance ids.
+            target_semantic: target class ids.
+            target_instance: target instance ids.
+            sequence_id: the video.
+            frame: its number, for error messages and to have the order checked; gaps are allowed. None: unknown.
+
+        Raises:
+            ValueError: `frame` is not above the last one of its sequence, or the sequence has been left for another
+                where its frames belong together.
+        """
+        self._check_order(sequence_id, frame)
+        maps = pred_semantic, pred_instance, target_semantic, target_instance
+        counts = joint_counts(*maps, layout=self.layout, where=self._where(sequence_id, frame))
+        self.update_counts(counts, sequence_id=sequence_id, frame=frame)
+
+    def update_counts(self, counts: JointCounts, *, sequence_id: SequenceId = "0", frame: int | None = None) -> None:
         """Adds one frame whose histogram is known already; raises ValueError if it was made for other classes."""
         if not self._accepts(counts.layout):
             raise ValueError(f"counts: expected {self.layout}, got {counts.layout}")
+        self._check_order(sequence_id, frame)
         self._add(counts, sequence_id)
-        self.num_frames[sequence_id] = self.num_frames.get(sequence_id, 0) + 1
+        self._count(sequence_id, frame)
 
-    def merge(self, other: SegmentationMetric) -> None:
-        """Adds what `other` has seen; the result is exactly that of one metric that has seen everything.
-
-        Raises:
-            TypeError: `other` is another kind of metric.
-            ValueError: other settings, or a sequence that both have seen where frames of a sequence belong together.
-        """
-        if type(other) is not type(self):
-            raise TypeError(f"merge: expected a {type(self).__name__}, got a {type(other).__name__}")
-        if (other.layout, other.options) != (self.layout, self.options):
-            raise ValueError(f"merge: expected {self.layout} {self.options}, got {other.layout} {other.options}")
-        shared = sorted(str(s) for s in self.num_frames.keys() & other.num_frames.keys())
-        if shared and not self.shares_sequences:
-            raise ValueError(f"merge: expected disjoint sequences, got {', '.join(shared[:10])} in both")
-        self._merge(other)
-        for sequence_id, n in other.num_frames.items():
-            self.num_frames[sequence_id] = self.num_frames.get(sequence_id, 0) + n
-
-    def reset(self) -> None:
-        """Forgets everything that was added."""
-        self.num_frames: dict[SequenceId, int] = {}
-        self._clear()
-
-    @abstractmethod
-    def compute(self) -> dict[str, Any]:
-        """The result for everything that was added."""
+    def merge(self, other: Any) -> None:
+        """As `StreamingMetric.merge`; metrics of other classes are refused as well."""
+        if type(other) is type(self) and other.layout != self.layout:
+            raise ValueError(f"merge: expected {self.layout}, got {other.layout}")
+        super().merge(other)
 
     def _accepts(self, layout: ClassLayout) -> bool:
         return layout == self.layout
@@ -218,116 +209,132 @@ class SegmentationMetric(ABC):
     @abstractmethod
     def _add(self, counts: JointCounts, sequence_id: SequenceId) -> None: ...
 
-    @abstractmethod
-    def _merge(self, other: Any) -> None: ...
 
-    @abstractmethod
-    def _clear(self) -> None: ...
+# Arrays: pixels are collapsed into runs, unless the maps are so noisy that runs are hardly longer than pixels
 
 
-# Validation: shapes and types on the maps, ranges on the values of their runs
+def _count_arrays(maps: Mapping[str, np.ndarray], layout: ClassLayout, where: str) -> JointCounts:
+    values, lengths = _runs([m.reshape(-1) for m in maps.values()])
+    runs = dict(zip(maps, values))
+    highest = {name: _check_ids(ids, name=name, where=where, layout=layout) for name, ids in runs.items()}
+    target, pred = (
+        _segments(runs[classes], runs.get(instances), (highest[classes], highest.get(instances, 0)), layout)
+        for classes, instances in (("target_semantic", "target_instance"), ("pred_semantic", "pred_instance"))
+    )
+    return _tally(target, pred, lengths, layout)
 
 
-def _check_maps(maps: dict[str, IntegerMap], *, where: str) -> None:
-    for name, m in maps.items():
-        if not isinstance(m, np.ndarray | Tensor):
-            raise TypeError(f"{where}: expected {name} as a NumPy array or a tensor, got {type(m).__name__}")
-        if not _is_integer(m):
-            raise TypeError(f"{where}: expected {name} of an integer dtype, got {m.dtype}")
-    shape = tuple(maps["target_semantic"].shape)
-    for name, m in maps.items():
-        if m.ndim != 2 or 0 in m.shape:
-            raise ValueError(f"{where}: expected {name} of shape (H, W), got {tuple(m.shape)}")
-        if tuple(m.shape) != shape:
-            raise ValueError(f"{where}: expected {name} of the target's shape {shape}, got {tuple(m.shape)}")
-
-
-def _is_integer(m: IntegerMap) -> bool:
-    if isinstance(m, np.ndarray):
-        return bool(np.issubdtype(m.dtype, np.integer))
-    return not (m.dtype.is_floating_point or m.dtype.is_complex or m.dtype == torch.bool)
-
-
-def _check_ids(ids: np.ndarray, *, name: str, where: str, layout: ClassLayout | None) -> None:
-    low, high = int(ids.min()), int(ids.max())
-    if layout is None:
-        if low < 0 or high >= 1 << INSTANCE_BITS:
-            raise ValueError(
-                f"{where}: expected {name} ids in 0..2^{INSTANCE_BITS} - 1, got {low if low < 0 else high}"
-            )
-        return
-    known = layout.is_known
-    if low >= 0 and high < len(known) and known[ids].all():
-        return
-    wrong = next(i for i in np.unique(ids).tolist() if not (0 <= i < len(known) and known[i]))
-    expected = f"0..{layout.num_classes - 1} or {layout.void_id} (void)"
-    raise ValueError(f"{where}: expected {name} class ids {expected}, got {wrong}")
-
-
-# Maps to runs: a run ends where one of the maps changes
-
-
-def _run_lengths(maps: list[IntegerMap]) -> tuple[np.ndarray, list[np.ndarray]]:
-    """(R,) int64 lengths of the runs, and the (R,) values of every map."""
-    devices = {m.device.type if isinstance(m, Tensor) else "cpu" for m in maps}
-    if devices == {"cpu"} or len(devices) > 1:
-        starts, values = _runs_numpy([m.cpu().numpy() if isinstance(m, Tensor) else m for m in maps])
-    else:
-        starts, values = _runs_torch([m for m in maps if isinstance(m, Tensor)])
-    num_pixels = int(np.prod(maps[0].shape))
-    return np.diff(starts, append=num_pixels), values
-
-
-def _runs_numpy(maps: list[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
-    flat = [m.reshape(-1) for m in maps]
+def _runs(flat: list[np.ndarray]) -> tuple[list[np.ndarray], np.ndarray | None]:
+    """The values of every map per run, and the (R,) lengths of the runs; None where every pixel stands for itself."""
     change = np.ones(flat[0].size, bool)
     np.not_equal(flat[0][1:], flat[0][:-1], out=change[1:])
     for m in flat[1:]:
         change[1:] |= m[1:] != m[:-1]
+    if 2 * np.count_nonzero(change) > change.size:
+        return flat, None
     starts = np.flatnonzero(change)
-    return starts, [m[starts] for m in flat]
+    return [m[starts] for m in flat], np.diff(starts, append=change.size)
 
 
-def _runs_torch(maps: list[Tensor]) -> tuple[np.ndarray, list[np.ndarray]]:
-    stacked = torch.stack([m.reshape(-1).long() for m in maps])
-    change = (stacked[:, 1:] != stacked[:, :-1]).any(0)
-    starts = torch.cat([change.new_zeros(1, dtype=torch.long), change.nonzero()[:, 0] + 1])
-    values = torch.cat([starts[None], stacked[:, starts]]).cpu().numpy()  # one transfer
-    return values[0], list(values[1:])
+def _check_ids(ids: np.ndarray, *, name: str, where: str, layout: ClassLayout) -> int:
+    """The largest id; raises ValueError for unknown classes and for instance ids that no key can hold."""
+    low, high = int(ids.min()), int(ids.max())
+    if name.endswith("instance"):
+        if low < 0 or high >= 1 << INSTANCE_BITS:
+            expected = f"ids in 0..2^{INSTANCE_BITS} - 1"
+            raise ValueError(f"{where}: expected {name} {expected}, got {low if low < 0 else high}")
+        return high
+    if low >= 0 and (high < layout.num_classes or ((ids < layout.num_classes) | (ids == layout.void_id)).all()):
+        return high
+    known = {*range(layout.num_classes), layout.void_id}
+    wrong = next(i for i in np.unique(ids).tolist() if i not in known)
+    expected = f"class ids 0..{layout.num_classes - 1} or {layout.void_id} (void)"
+    raise ValueError(f"{where}: expected {name} {expected}, got {wrong}")
 
 
-# Runs to segments, segments to pairs
-
-
-def _segments(classes: np.ndarray, instances: np.ndarray | None, layout: ClassLayout) -> tuple[np.ndarray, np.ndarray]:
-    """Keys of the segments, sorted, and the (R,) index of the runs into them."""
-    codes = classes.astype(np.int64)
-    stride = 1
+def _segments(
+    classes: np.ndarray, instances: np.ndarray | None, highest: tuple[int, int], layout: ClassLayout
+) -> tuple[np.ndarray, np.ndarray]:
+    """Keys that segments may have, ascending, and the (R,) index of the runs into them; `highest` bounds both ids."""
+    codes, stride = classes.astype(np.int64), highest[1] + 1
     if instances is not None:
-        kept = np.where(layout.is_thing[codes], instances, 0).astype(np.int64)
-        stride = int(kept.max()) + 1
-        codes = codes * stride + kept
-    codes, index = _index(codes)
-    return (codes // stride << INSTANCE_BITS) + codes % stride, index
+        codes *= stride
+        np.add(codes, instances, out=codes, dtype=np.int64, casting="same_kind")
+    size = (highest[0] + 1) * stride
+    if size > min(4 * codes.size, TABLE_SIZE):
+        possible, codes = index_values(codes, size=size)
+    else:
+        possible = np.arange(size)
+    owner, instance = np.divmod(possible, stride)
+    keys = (owner << INSTANCE_BITS) + layout.is_thing[owner] * instance
+    is_new = (np.diff(keys, prepend=-1) > 0) & layout.is_known[owner]  # all instances of stuff have one key
+    keys, codes = keys[is_new], (np.cumsum(is_new) - 1).take(codes)
+    if len(keys) > _FEW_KEYS:
+        used, codes = index_values(codes, size=len(keys))
+        keys = keys[used]
+    return keys, codes
 
 
 def _tally(
-    target: tuple[np.ndarray, np.ndarray], pred: tuple[np.ndarray, np.ndarray], weights: np.ndarray, layout: ClassLayout
+    target: tuple[np.ndarray, np.ndarray],
+    pred: tuple[np.ndarray, np.ndarray],
+    weights: np.ndarray | None,
+    layout: ClassLayout,
 ) -> JointCounts:
+    """Adds up the weights (None: ones) per pair, of which both sides are (keys, index into them)."""
     (target_keys, target_index), (pred_keys, pred_index) = target, pred
-    pairs, index = _index(target_index * len(pred_keys) + pred_index)
-    area = np.bincount(index, weights=weights).astype(np.int64)  # float64 sums of integers, exact below 2^53
-    return JointCounts(layout, target_keys[pairs // len(pred_keys)], pred_keys[pairs % len(pred_keys)], area)
+    codes, size = target_index * len(pred_keys), len(target_keys) * len(pred_keys)
+    codes += pred_index
+    if size <= max(4 * codes.size, TABLE_SIZE):
+        table = sum_by(codes, weights, size)
+        pairs = np.flatnonzero(table)
+        area = table[pairs]
+    else:
+        pairs, index = np.unique(codes, return_inverse=True)
+        area = sum_by(index, weights, len(pairs))
+    targets, target_index = index_values(pairs // len(pred_keys), size=len(target_keys))
+    preds, pred_index = index_values(pairs % len(pred_keys), size=len(pred_keys))
+    return JointCounts(layout, target_keys[targets], pred_keys[preds], target_index, pred_index, area)
 
 
-def _index(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sorted distinct codes and the index of every code into them; by a table where it is small, else by sorting."""
-    size = int(codes.max()) + 1
-    if size > 4 * codes.size + 4096:
-        return np.unique(codes, return_inverse=True)
-    seen = np.zeros(size, bool)
-    seen[codes] = True
-    values = np.flatnonzero(seen)
-    table = np.empty(size, np.int64)
-    table[values] = np.arange(len(values))
-    return values, table[codes]
+def _union(keys: Sequence[np.ndarray]) -> np.ndarray:
+    """Distinct keys of ascending arrays; a stable sort only merges these, which np.unique does not."""
+    merged = np.sort(np.concatenate(keys), kind="stable")
+    return merged[np.diff(merged, prepend=-1) > 0]
+
+
+# Tensors: the same on their device, sorted instead of tabulated
+
+
+def _count_tensors(maps: Mapping[str, Tensor], layout: ClassLayout, where: str) -> JointCounts:
+    flat = torch.stack([m.reshape(-1).long() for m in maps.values()])
+    starts = torch.cat([flat.new_zeros(1), (flat[:, 1:] != flat[:, :-1]).any(0).nonzero()[:, 0] + 1])
+    lengths = torch.diff(starts, append=starts.new_full((1,), flat.shape[1]))
+    runs = dict(zip(maps, flat[:, starts]))
+    _check_tensors(runs, layout, where)
+    is_thing = torch.from_numpy(layout.is_thing).to(flat.device)
+    sides = []
+    for side in ("target", "pred"):
+        keys = runs[f"{side}_semantic"] << INSTANCE_BITS
+        if layout.thing_ids:
+            keys = keys + is_thing[runs[f"{side}_semantic"]] * runs[f"{side}_instance"]
+        sides.append(torch.unique(keys, return_inverse=True))
+    (targets, target_index), (preds, pred_index) = sides
+    pairs, index = torch.unique(target_index * len(preds) + pred_index, return_inverse=True)
+    area = torch.zeros_like(pairs).index_add_(0, index, lengths)
+    found = targets, preds, pairs // len(preds), pairs % len(preds), area
+    return JointCounts(layout, *(t.cpu().numpy() for t in found))
+
+
+def _check_tensors(runs: Mapping[str, Tensor], layout: ClassLayout, where: str) -> None:
+    """As `_check_ids` for every map, with a single answer from the device."""
+    is_known = torch.from_numpy(layout.is_known)
+    legal = []
+    for name, ids in runs.items():
+        limit = 1 << INSTANCE_BITS if name.endswith("instance") else len(is_known)
+        legal.append((ids >= 0) & (ids < limit))
+        if not name.endswith("instance"):
+            legal.append(is_known.to(ids.device)[ids.clamp(0, limit - 1)])
+    if not torch.stack(legal).all():
+        for name, ids in runs.items():
+            _check_ids(ids.cpu().numpy(), name=name, where=where, layout=layout)

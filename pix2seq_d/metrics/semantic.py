@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from pix2seq_d.metrics.counts import ClassLayout, JointCounts, SegmentationMetric, SequenceId
+from pix2seq_d.metrics.counts import INSTANCE_BITS, ClassLayout, JointCounts, SegmentationMetric, SequenceId
+from pix2seq_d.metrics.maps import sum_by
 
 
 def confusion_matrix(counts: JointCounts) -> np.ndarray:
@@ -15,11 +16,15 @@ def confusion_matrix(counts: JointCounts) -> np.ndarray:
     Returns:
         (C + 1, C + 1) int64, row = target, column = prediction, the last ones void.
     """
-    layout = counts.layout
-    n = layout.num_classes + 1
-    target = np.where(counts.target_class == layout.void_id, n - 1, counts.target_class)
-    pred = np.where(counts.pred_class == layout.void_id, n - 1, counts.pred_class)
-    return np.bincount(target * n + pred, weights=counts.area, minlength=n * n).astype(np.int64).reshape(n, n)
+    void_id, n = counts.layout.void_id, counts.layout.num_classes + 1
+    target, pred = (
+        np.where(classes == void_id, n - 1, classes)[index]
+        for classes, index in (
+            (counts.targets >> INSTANCE_BITS, counts.target_index),
+            (counts.preds >> INSTANCE_BITS, counts.pred_index),
+        )
+    )
+    return sum_by(target * n + pred, counts.area, n * n).reshape(n, n)
 
 
 def intersections_and_unions(confusion: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -31,14 +36,18 @@ def intersections_and_unions(confusion: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 class MeanIoU(SegmentationMetric):
-    """Mean over the classes of intersection over union, pooled over all frames.
+    """Mean over the classes of intersection over union, IoU = tp / (tp + fp + fn) in pixels pooled over all frames.
 
-    Unlabelled target pixels are left out; void predicted on a labelled pixel is a miss of that pixel's class.
+    As in cityscapesScripts, unlabelled target pixels are left out, void predicted on a labelled pixel is a miss of that
+    pixel's class, and a class that neither side has on labelled pixels is left out of the mean.
 
     Args:
         num_classes: classes are 0 ... num_classes - 1.
         void_id: class of unlabelled pixels.
     """
+
+    shares_sequences = True
+    interleaves = True
 
     def __init__(self, num_classes: int = 19, void_id: int = 255) -> None:
         super().__init__(ClassLayout(num_classes, (), void_id), {})

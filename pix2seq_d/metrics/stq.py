@@ -12,31 +12,47 @@ from typing import Any
 
 import numpy as np
 
-from pix2seq_d.metrics.counts import ClassLayout, JointCounts, SegmentationMetric, SequenceId, pool
+from pix2seq_d.metrics.counts import INSTANCE_BITS, ClassLayout, JointCounts, SegmentationMetric, SequenceId, pool
+from pix2seq_d.metrics.maps import sum_by
 from pix2seq_d.metrics.semantic import confusion_matrix, intersections_and_unions
 
-_MAX_PENDING = 64  # frames that wait before they are pooled into their sequence
+_MAX_PENDING = 64, 1 << 16  # frames, and pairs of segments, that wait before they are pooled into their sequence
 
 
 class SegmentationTrackingQuality(SegmentationMetric):
-    """STQ, AQ and IoU over sequences.
+    """STQ, AQ and IoU over sequences, as deeplab2 and the benchmarks KITTI-STEP and MOTChallenge-STEP compute them.
+
+    AQ is the mean over the target tracks g of 1/|g| sum_p TPA * TPA / (TPA + FPA + FNA), IoU the mean over the classes
+    of pixels that are labelled; the tracks, and the pixels, of all sequences are taken together.
 
     A track is a pair (class, instance id) of a thing class over a whole sequence. A target region of a thing class with
     instance 0 is a crowd: no track, and its pixels are left out of AQ, but not out of IoU. As in deeplab2, tracks of
     different thing classes are compared as well, predicted thing pixels with instance 0 form a track, unlabelled target
     pixels count in the size of predicted tracks, and void predicted on labelled pixels enters the mean IoU as one more
-    class, whose IoU is 0. Frames of several sequences may come interleaved.
+    class, whose IoU is 0. Frames of several sequences may come interleaved. The memory is that of the pairs of tracks
+    and classes that overlap in a sequence.
+
+    Video K-Net's script takes the classes 11 to 18 for things and drops unlabelled pixels before it counts:
+    `thing_ids=range(11, 19), void_in_tracks=False`. Its numbers do not compare with those of the benchmark.
 
     Args:
         num_classes: classes are 0 ... num_classes - 1.
         thing_ids: classes with tracks.
         void_id: class of unlabelled pixels.
+        void_in_tracks: whether unlabelled target pixels count in the size of predicted tracks.
     """
 
-    shares_sequences = False
+    interleaves = True
 
-    def __init__(self, num_classes: int = 19, thing_ids: Sequence[int] = (11, 13), void_id: int = 255) -> None:
-        super().__init__(ClassLayout(num_classes, tuple(thing_ids), void_id), {})
+    def __init__(
+        self,
+        num_classes: int = 19,
+        thing_ids: Sequence[int] = (11, 13),
+        void_id: int = 255,
+        *,
+        void_in_tracks: bool = True,
+    ) -> None:
+        super().__init__(ClassLayout(num_classes, tuple(thing_ids), void_id), {"void_in_tracks": void_in_tracks})
 
     def compute(self) -> dict[str, Any]:
         """Scores as fractions; without tracks AQ is 0, without labelled pixels IoU is 0.
@@ -50,7 +66,7 @@ class SegmentationTrackingQuality(SegmentationMetric):
         per_sequence = {}
         for sequence_id, frames in self._sequences.items():
             counts = pool(frames)
-            sequence_confusion, sequence_tracks = confusion_matrix(counts), association(counts)
+            sequence_confusion, sequence_tracks = confusion_matrix(counts), association(counts, **self.options)
             per_sequence[sequence_id] = _scores(sequence_confusion, sequence_tracks, self.num_frames[sequence_id])
             confusion += sequence_confusion
             tracks += sequence_tracks
@@ -59,7 +75,8 @@ class SegmentationTrackingQuality(SegmentationMetric):
     def _add(self, counts: JointCounts, sequence_id: SequenceId) -> None:
         frames = self._sequences.setdefault(sequence_id, [])
         frames.append(counts)
-        if len(frames) > _MAX_PENDING:
+        pooled, *pending = (len(c.area) for c in frames)
+        if len(pending) > _MAX_PENDING[0] or sum(pending) > max(pooled, _MAX_PENDING[1]):
             frames[:] = [pool(frames)]
 
     def _merge(self, other: SegmentationTrackingQuality) -> None:
@@ -69,20 +86,20 @@ class SegmentationTrackingQuality(SegmentationMetric):
         self._sequences: dict[SequenceId, list[JointCounts]] = {}
 
 
-def association(counts: JointCounts) -> list[float]:
-    """Association quality of every target track of a pooled sequence: 1/|g| sum_p TPA * TPA / (TPA + FPA + FNA)."""
+def association(counts: JointCounts, *, void_in_tracks: bool = True) -> list[float]:
+    """Association quality of every target track of a pooled sequence; see `SegmentationTrackingQuality`."""
     is_thing = counts.layout.is_thing
-    in_target = is_thing[counts.target_class] & ~counts.target_crowd
-    in_pred = is_thing[counts.pred_class] & ~counts.target_crowd
-    targets, target_index = np.unique(counts.target_key, return_inverse=True)
-    target_size = np.bincount(target_index, weights=counts.area * in_target)
-    _, pred_index = np.unique(counts.pred_key, return_inverse=True)
-    pred_size = np.bincount(pred_index, weights=counts.area * in_pred)
-    pair = in_target & in_pred
-    tpa, g, p = counts.area[pair], target_index[pair], pred_index[pair]
+    target_class, pred_class = counts.targets >> INSTANCE_BITS, counts.preds >> INSTANCE_BITS
+    is_track = is_thing[target_class] & ~counts.crowds
+    left_out = counts.crowds if void_in_tracks else counts.crowds | (target_class == counts.layout.void_id)
+    g, p, area = counts.target_index, counts.pred_index, counts.area
+    in_pred = is_thing[pred_class][p] & ~left_out[g]
+    target_size = sum_by(g, area, len(is_track))
+    pred_size = sum_by(p, area * in_pred, len(pred_class))
+    pair = is_track[g] & in_pred
+    tpa, g, p = area[pair], g[pair], p[pair]
     weighted = tpa * (tpa / (target_size[g] + pred_size[p] - tpa))
-    sums = np.bincount(g, weights=weighted, minlength=len(targets))
-    is_track = target_size > 0
+    sums = np.bincount(g, weights=weighted, minlength=len(is_track))
     return (sums[is_track] / target_size[is_track]).tolist()
 
 

@@ -82,7 +82,6 @@ class SampleDropout(nn.Module):
             return x
         return x * self._mask(x) if self.seeds else F.dropout(x, self.rate)
 
-    @torch.compiler.disable  # generators are not traced
     def _mask(self, x: Tensor) -> Tensor:
         if len(self.seeds) != len(x):
             raise ValueError(f"seeds of dropout: expected {len(x)}, one per sample, got {len(self.seeds)}")
@@ -96,6 +95,13 @@ def seed_dropout(model: nn.Module, seeds: Sequence[int]) -> None:
     layers = [module for module in model.modules() if isinstance(module, SampleDropout)]
     for number, layer in enumerate(layers, 1):
         layer.seeds = [seed + number for seed in seeds]
+
+
+def compile_around_dropout(model: nn.Module) -> None:
+    """Leaves the masks of every SampleDropout out of torch.compile, which does not trace generators."""
+    for module in model.modules():
+        if isinstance(module, SampleDropout):
+            module._mask = torch.compiler.disable(module._mask)  # type: ignore[method-assign]
 
 
 class NoiseEmbedding(nn.Module):

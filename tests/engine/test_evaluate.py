@@ -73,7 +73,7 @@ def test_a_refused_frame_is_counted_nowhere():
     for sequence_id in ("a", "b"):
         evaluator.update(*maps, sequence_id)
     before = evaluator.compute()
-    with pytest.raises(ValueError, match="sequence 'a': expected all frames in one go, got one after 'b'"):
+    with pytest.raises(ValueError, match="sequence 'a', frame 1: expected all frames in one go, got one after 'b'"):
         evaluator.update(*maps, "a")
     with pytest.raises(ValueError, match=r"^sequence 'b', frame 1: expected pred_semantic of the target's shape"):
         evaluator.update(maps[0].T, maps[1].T, *maps[2:], "b")

@@ -1,15 +1,18 @@
 """The joint histogram: drawings, dtypes, devices, sizes, pooling and every bad input."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 import torch
-from metric_oracles import LAYOUT, VOID, draw, random_maps, segments
+from metric_oracles import LAYOUT, VOID, draw, random_maps, segments, similar_maps
 
 from pix2seq_d.metrics import MeanIoU, PanopticQuality, SegmentationTrackingQuality, VideoPanopticQuality
-from pix2seq_d.metrics.counts import INSTANCE_BITS, ClassLayout, _run_lengths, _runs_torch, joint_counts, pool
+from pix2seq_d.metrics.counts import INSTANCE_BITS, ClassLayout, _count_tensors, joint_counts, pool
 
 CLASSES = ClassLayout(LAYOUT["num_classes"], LAYOUT["thing_ids"], LAYOUT["void_id"])
 FIELDS = ("target_key", "pred_key", "area")
+MAP_NAMES = ("pred_semantic", "pred_instance", "target_semantic", "target_instance")
 
 
 def count(pred, target, layout=CLASSES):
@@ -27,11 +30,6 @@ def as_dict(counts):
 def assert_equal(a, b):
     for field in FIELDS:
         np.testing.assert_array_equal(getattr(a, field), getattr(b, field), strict=True)
-
-
-def naive(pred, target):
-    pairs = list(zip(segments(target), segments(pred)))
-    return {pair: pairs.count(pair) for pair in set(pairs)}
 
 
 def test_pairs_of_a_drawing():
@@ -53,7 +51,7 @@ def test_pairs_of_a_drawing():
 def test_equals_a_dictionary(seed):
     rng = np.random.default_rng(seed)
     pred, target = random_maps(rng, (5, 7)), random_maps(rng, (5, 7))
-    assert as_dict(count(pred, target)) == naive(pred, target)
+    assert as_dict(count(pred, target)) == Counter(zip(segments(target), segments(pred)))
 
 
 def test_pairs_are_sorted_and_unique():
@@ -102,6 +100,7 @@ def test_more_segments_than_16_bits_hold():
     cars = np.full((n, n), 3, np.uint8)
     counts = count((cars, ids), (cars, ids * 1_000_003))  # the second map is too wide for a table
     assert len(counts.area) == n * n
+    assert_equal(on_device((cars, ids), (cars, ids * 1_000_003)), counts)
     assert (counts.area == 1).all()
     assert (counts.target_key & ((1 << INSTANCE_BITS) - 1)).tolist() == (ids.ravel() * 1_000_003).tolist()
 
@@ -111,16 +110,37 @@ def test_largest_instance_id():
     cars, ids = np.full((1, 2), 3), np.array([[top, top - 1]])
     counts = count((cars, ids), (cars, ids))
     assert as_dict(counts) == {((3, top), (3, top)): 1, ((3, top - 1), (3, top - 1)): 1}
+    assert_equal(on_device((cars, ids), (cars, ids)), counts)
 
 
-def test_runs_of_both_implementations_are_equal():
-    maps = [m for _ in range(2) for m in random_maps(np.random.default_rng(4), (20, 30))]
-    lengths, values = _run_lengths(maps)
-    starts, from_torch = _runs_torch([torch.from_numpy(m) for m in maps])
-    np.testing.assert_array_equal(np.cumsum(lengths) - lengths, starts)
-    for a, b in zip(values, from_torch):
-        np.testing.assert_array_equal(a, b)
-    assert lengths.sum() == 600
+def on_device(pred, target, layout=CLASSES):
+    """What GPU tensors go through, on CPU tensors."""
+    maps = dict(zip(MAP_NAMES, (torch.from_numpy(np.asarray(m)) for m in (*pred, *target))))
+    return _count_tensors(maps, layout, "here")
+
+
+@pytest.mark.parametrize("noise", [0, 0.05, 1])
+@pytest.mark.parametrize("ids", [4, 300, 1 << 40])
+def test_tensors_are_counted_alike_on_their_device(noise, ids):
+    rng = np.random.default_rng(ids % 97)
+    target = random_maps(rng, (40, 60))
+    pred = similar_maps(rng, target, noise)
+    many = rng.integers(0, ids, 4)  # few and small, many, or too large for any table
+    pred, target = (pred[0], many[pred[1]]), (target[0], many[::-1][target[1]])
+    assert_equal(on_device(pred, target), count(pred, target))
+    assert as_dict(on_device(pred, target)) == as_dict(count(pred, target))
+
+
+def test_noise_is_counted_pixel_by_pixel():
+    # maps without runs, whose segments are few, or more than a table holds
+    rng = np.random.default_rng(8)
+    classes = rng.choice([0, 1, 2, 3, VOID], (2, 60, 70)).astype(np.uint8)
+    for high in (3, 5000):
+        ids = rng.integers(0, high, (2, 60, 70))
+        pred, target = ((classes[k], ids[k]) for k in (0, 1))
+        expected = Counter(zip(segments(target), segments(pred)))
+        assert as_dict(count(pred, target)) == expected
+        assert_equal(on_device(pred, target), count(pred, target))
 
 
 @pytest.mark.gpu
@@ -188,6 +208,23 @@ def test_bad_maps(pred, target, error, message, metric):
 
 
 @pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("pred_semantic", -1, r"class ids 0\.\.3 or 255 \(void\), got -1"),
+        ("target_semantic", 17, r"class ids 0\.\.3 or 255 \(void\), got 17"),
+        ("target_semantic", 1 << 40, r"class ids 0\.\.3 or 255 \(void\), got 1099511627776"),
+        ("pred_instance", -3, r"ids in 0\.\.2\^47 - 1, got -3"),
+        ("target_instance", 1 << 47, r"ids in 0\.\.2\^47 - 1, got 140737488355328"),
+    ],
+)
+def test_bad_ids_on_a_device(name, value, message):
+    maps = dict(zip(MAP_NAMES, (*GOOD, *GOOD)))
+    maps[name] = with_value(value)
+    with pytest.raises(ValueError, match=f"^here: expected {name} {message}$"):
+        on_device((maps["pred_semantic"], maps["pred_instance"]), (maps["target_semantic"], maps["target_instance"]))
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"num_classes": 0}, r"num_classes: expected 1\.\.65535, got 0"),
@@ -209,11 +246,14 @@ def test_counts_of_other_classes_are_refused(metric):
 
 
 def test_merge_refuses_what_does_not_fit():
-    with pytest.raises(TypeError, match="merge: expected a PanopticQuality, got a MeanIoU"):
-        PanopticQuality().merge(MeanIoU())
-    with pytest.raises(ValueError, match="merge: expected ClassLayout"):
-        PanopticQuality().merge(PanopticQuality(ignore_crowd=False))
-    with pytest.raises(ValueError, match="merge: expected ClassLayout"):
-        VideoPanopticQuality().merge(VideoPanopticQuality(windows=(1, 2)))
-    with pytest.raises(ValueError, match="merge: expected ClassLayout"):
+    with pytest.raises(ValueError, match=r"merge: expected ClassLayout\(num_classes=19, .*, got ClassLayout"):
         MeanIoU(19).merge(MeanIoU(11))
+    with pytest.raises(TypeError, match="merge: expected a PanopticQuality, got a MeanIoU"):
+        PanopticQuality().merge(MeanIoU(11))
+
+
+def test_frame_numbers_are_in_the_messages():
+    metric = PanopticQuality(**LAYOUT)
+    metric.update(*GOOD, *GOOD, sequence_id="0002", frame=41)
+    with pytest.raises(ValueError, match=r"^sequence '0002', frame 42: expected pred_semantic class ids .*, got 9$"):
+        metric.update(with_value(9), GOOD[1], *GOOD, sequence_id="0002", frame=42)

@@ -104,6 +104,28 @@ def test_crowd_helps_its_own_class_only():
     assert numbers(pq_of("p0 . r r r", "c1 c1 c1 r r"), 3) == (0, 1, 0)
 
 
+def test_crowd_may_excuse_other_classes():
+    # BDD100K: all crowds are as void for what is wrong; they still match nothing
+    anyone = {"crowd_excuses": "any_class"}
+    assert numbers(pq_of("p0 p0 r r r", "c1 c1 r r r", **anyone), 3) == (0, 0, 0)
+    assert numbers(pq_of("p0 . r r r", "c1 c1 c1 r r", **anyone), 3) == (0, 0, 0)
+    assert numbers(pq_of("p0 r r r r", "c1 c1 r r r", **anyone), 3) == (0, 1, 0)  # half is not enough
+    assert numbers(pq_of("p0 p0 r r r", "c1 c1 r r r", ignore_crowd=False, **anyone), 3) == (0, 1, 0)
+    with pytest.raises(ValueError, match="crowd_excuses: expected one of own_class, any_class, got 'none'"):
+        PanopticQuality(crowd_excuses="none")
+
+
+def test_classes_that_never_occur_may_count():
+    frame = "c1 c1 r r", "c1 c1 r r"
+    assert (pq_of(*frame)["pq"], pq_of(*frame)["n"]) == (1, 2)
+    zero = pq_of(*frame, empty_classes="zero")
+    # sky and person are there with PQ 0
+    assert [zero[key] for key in ("pq", "sq", "rq", "pq_things", "pq_stuff", "n")] == [0.5, 0.5, 0.5, 0.5, 0.5, 4]
+    assert not zero["per_class"][1]["valid"]
+    with pytest.raises(ValueError, match="empty_classes: expected one of skip, zero, got 'all'"):
+        PanopticQuality(empty_classes="all")
+
+
 def test_crowd_stays_in_the_union():
     # car 1: shared 2, pred 4, union 4, IoU 0.5: a crowd does not shrink the union as void does
     assert numbers(pq_of("c1 c1 c0 c0 r", "c1 c1 c1 c1 r"), 3) == (0, 1, 1)
@@ -154,9 +176,19 @@ def test_void_inside_the_classes():
 def test_defaults_are_those_of_kitti_step():
     layout = PanopticQuality().layout
     assert (layout.num_classes, layout.thing_ids, layout.void_id) == (19, (11, 13), 255)
-    assert PanopticQuality().options == {"ignore_crowd": True, "subtract_void": True}
+    assert PanopticQuality().options == {
+        "ignore_crowd": True,
+        "subtract_void": True,
+        "crowd_excuses": "own_class",
+        "empty_classes": "skip",
+    }
     assert VideoPanopticQuality().layout == layout
-    assert VideoPanopticQuality().options == {"windows": (1, 2, 3, 4), "ignore_crowd": False}
+    assert VideoPanopticQuality().options == {
+        "windows": (1, 2, 3, 4),
+        "ignore_crowd": False,
+        "subtract_void": True,
+        "empty_classes": "skip",
+    }
 
 
 # Oracles

@@ -1,11 +1,22 @@
-"""VPQ: drawings with their arithmetic, a slow oracle, windows and the order of frames."""
+"""VPQ: drawings with their arithmetic, a slow oracle, windows, protocols and the order of frames."""
 
 import pickle
 
 import numpy as np
 import pytest
 import torch
-from metric_oracles import LAYOUT, feed, naive_average, naive_pq, numbers, random_maps, segments, videos, windows_of
+from metric_oracles import (
+    LAYOUT,
+    draw,
+    feed,
+    naive_average,
+    naive_pq,
+    numbers,
+    random_maps,
+    segments,
+    videos,
+    windows_of,
+)
 
 from pix2seq_d.metrics import PanopticQuality, VideoPanopticQuality
 
@@ -57,6 +68,37 @@ def test_crowd_of_a_tube():
     assert numbers(vpq_of(frames, ignore_crowd=True)["per_window"][1], 3) == (0, 0, 0)
 
 
+def test_unlabelled_pixels_may_stay_in_the_unions():
+    frames = [("a", "c1 c1 . r", "c1 c1 c1 r"), ("a", "c1 c1 . r", "c1 c1 c1 r")]
+    # tubes of 4 and 6 pixels that share 4, 2 of the predicted ones on void: 4 / 4 without them, 4 / 6 with them
+    assert vpq_of(frames)["per_window"][2]["per_class"][3]["pq"] == 1
+    kept = vpq_of(frames, subtract_void=False)
+    assert kept["per_window"][2]["per_class"][3]["pq"] == pytest.approx(4 / 6)
+
+
+def test_classes_that_never_occur_may_count():
+    frames = [("a", "c1 r", "c1 r")]
+    assert (vpq_of(frames)["vpq"], vpq_of(frames)["per_window"][1]["n"]) == (1, 2)
+    # two of four classes have PQ 1: also one of the two kinds of things, and one of stuff
+    zero = vpq_of(frames, empty_classes="zero", windows=(1,))
+    assert (zero["vpq"], zero["vpq_things"], zero["vpq_stuff"], zero["per_window"][1]["n"]) == (0.5, 0.5, 0.5, 4)
+    with pytest.raises(ValueError, match="empty_classes: expected one of skip, zero, got 'one'"):
+        VideoPanopticQuality(empty_classes="one")
+
+
+def test_windows_of_labelled_frames():
+    # Cityscapes-VPS: the labelled frames are 0, 5, 10 of the video; its k = 5 is a window of two of them
+    metric = VideoPanopticQuality(**LAYOUT, windows=(1, 2), ignore_crowd=True)
+    pred = {0: "c1 c1 r c9", 5: "c1 c1 r c9", 10: "c7 c7 r c9"}
+    for frame, pixels in pred.items():
+        metric.update(*draw(pixels), *draw("c4 c4 r c0"), sequence_id="0001", frame=frame)
+    result = metric.compute()
+    # windows (0, 5): car 4 is car 1; (5, 10): halves of 2 pixels, IoU 2 / 4 each: missed, and two wrong; c9 is on crowd
+    assert numbers(result["per_window"][1], 3) == (3, 0, 0)
+    assert numbers(result["per_window"][2], 3) == (1, 2, 1)
+    assert result["vpq"] == pytest.approx((1 + (1 / 2.5 + 1) / 2) / 2)
+
+
 def test_windows_end_with_their_sequence():
     result = vpq_of([("a", "c1 r", "c1 r"), ("b", "c1 r", "c2 r"), ("b", "c1 r", "c2 r")])
     # one id changes between the videos; "a" has no window of two frames, and none has three
@@ -70,7 +112,7 @@ def test_a_sequence_cannot_be_opened_again():
     for sequence_id in ("a", "b"):
         feed(metric, "c1 r", "c1 r", sequence_id)
     before = metric.compute()
-    with pytest.raises(ValueError, match="sequence 'a': expected all frames in one go, got one after 'b'"):
+    with pytest.raises(ValueError, match="sequence 'a', frame 1: expected all frames in one go, got one after 'b'"):
         feed(metric, "c1 r", "c1 r", "a")
     assert metric.compute() == before
     feed(metric, "c1 r", "c1 r", "b")
