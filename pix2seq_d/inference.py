@@ -88,7 +88,7 @@ def run_inference(arguments: argparse.Namespace) -> None:
         overwrite=arguments.overwrite,
         stills=stills,
     )
-    logger.info("%d frames predicted; maps, overlays and animations are in %s", count, arguments.output_folder)
+    logger.info("%d frames predicted; maps and pictures are in %s", count, arguments.output_folder)
     if arguments.report:
         logger.info("%s: a page to look at the results", write_report(arguments.output_folder, sources))
     export()
