@@ -72,8 +72,10 @@ class Letterbox:
 
     def pad(self, content: Image.Image | np.ndarray) -> np.ndarray:
         """The visible part on the whole canvas: (target height, target width, 3) uint8."""
-        canvas = np.full((*self.target_size, 3), PAD_GREY, np.uint8)
         height, width = self.visible_size
+        if (height, width) == self.target_size:
+            return np.array(content)
+        canvas = np.full((*self.target_size, 3), PAD_GREY, np.uint8)
         canvas[:height, :width] = np.asarray(content)
         return canvas
 
@@ -81,11 +83,18 @@ class Letterbox:
         """(H, W, 3) uint8 image to the canvas, (target height, target width, 3) uint8."""
         return self.pad(self.image_content(image))
 
-    def map(self, values: np.ndarray, size: Size, *, fill: int) -> np.ndarray:
-        """(..., H, W) map to (..., *size) over the same canvas: nearest, `fill` on the padding, never a new value."""
+    def map(self, values: np.ndarray, size: Size, *, fill: int, flip: bool = False) -> np.ndarray:
+        """(..., H, W) map to (..., *size) over the same canvas: nearest, `fill` on the padding, never a new value.
+
+        With `flip` the map is mirrored first, as `image_content` does.
+        """
         self._check(values[..., None])
         rows, cols = (self._source_index(axis, n) for axis, n in enumerate(size))
-        inside = values[..., rows, :][..., cols]  # whole rows first: several times faster than both at once
+        if flip:
+            cols = self.source_size[1] - 1 - cols
+        inside = values.take(rows, axis=-2).take(cols, axis=-1)  # whole rows first: much faster than both at once
+        if inside.shape[-2:] == size:
+            return inside
         out = np.full((*values.shape[:-2], *size), fill, values.dtype)
         out[..., : len(rows), : len(cols)] = inside
         return out
@@ -249,13 +258,12 @@ class ClipTransform:
 
     def apply(self, clip: Clip, params: ClipParams) -> Clip:
         """The clip at the new sizes: frames (F, H, W, 3) uint8, maps (L, h, w), ids untouched, void on the padding."""
-        step = -1 if params.flip else 1
-        box = params.letterbox
-        contents = [recolour(box.image_content(frame, flip=params.flip), params) for frame in clip.frames]
+        box, size, flip = params.letterbox, self.mask_size, params.flip
+        contents = [recolour(box.image_content(frame, flip=flip), params) for frame in clip.frames]
         mapped = Clip(
             frames=np.stack([box.pad(degrade(content, params, k)) for k, content in enumerate(contents)]),
-            class_map=box.map(clip.class_map[..., ::step], self.mask_size, fill=VOID_ID),
-            instance_map=box.map(clip.instance_map[..., ::step], self.mask_size, fill=0),
+            class_map=box.map(clip.class_map, size, fill=VOID_ID, flip=flip),
+            instance_map=box.map(clip.instance_map, size, fill=0, flip=flip),
             present=clip.present,
             sequence_id=clip.sequence_id,
             frame_id=clip.frame_id,
