@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable
+from functools import cache
 
 import numpy as np
-
-try:
-    import pyspng
-except ImportError:
-    pyspng = None
 
 _PLAIN = bytes([8, 2, 0, 0, 0])  # bit depth, colour kind and methods of an 8-bit RGB PNG that is not interlaced
 _HEADER_END = 33  # signature and IHDR
@@ -26,13 +23,23 @@ def decode_rgb(data: bytes, size: tuple[int, int]) -> np.ndarray | None:
         (H, W, 3) uint8, alpha and gamma ignored; None where pyspng is not installed, cannot decode the file, or could
         see it otherwise than Pillow: other kinds, animations, chunks behind the pixels, wrong checksums.
     """
-    if pyspng is None or data[24:29] != _PLAIN or not _is_whole(data):
+    decode = _decoder()
+    if decode is None or data[24:29] != _PLAIN or not _is_whole(data):
         return None
     try:
-        pixels: np.ndarray = pyspng.load(data, format="RGB")
+        pixels = decode(data, "RGB")
     except RuntimeError:
         return None
     return pixels if pixels.shape == (*size, 3) else None
+
+
+@cache
+def _decoder() -> Callable[[bytes, str], np.ndarray] | None:
+    try:
+        import pyspng
+    except ImportError:
+        return None
+    return pyspng.load
 
 
 def _is_whole(data: bytes) -> bool:

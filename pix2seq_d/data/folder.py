@@ -155,6 +155,9 @@ class VideoDataset(Protocol):
         """(H, W, 3) uint8 image, (H, W) uint8 train ids, (H, W) int32 instance ids."""
 
 
+PickPixels = Callable[[np.ndarray, int], np.ndarray]  # an (H, W) map and its value for "nothing" -> (h, w)
+
+
 class FrameFiles(NamedTuple):
     """The two files of a frame; `label` is None where its map is not public (test splits)."""
 
@@ -223,7 +226,7 @@ class LabelledVideos:
         self._clips = [clip for clip in self._clips if clip[0] in self._files]
 
     def read_label(self, path: Path) -> tuple[np.ndarray, np.ndarray]:
-        """Reads one label file: (H, W) uint8 train ids and (H, W) int32 instance ids, 0 = no instance."""
+        """Reads one label file: (H, W) train ids and (H, W) instance ids, 0 = no instance; integers, views allowed."""
         raise NotImplementedError(f"{type(self).__name__} does not say how a label file is read")
 
     def past_frame(self, sequence_id: str, frame_id: int, offset: int) -> int | None:
@@ -246,9 +249,8 @@ class LabelledVideos:
         image, path = self._frame(sequence_id, frame_id)
         if path is None:
             return self._void_maps(read_image(image).shape[:2])
-        class_map, instance_map = self.read_label(path)
-        check_class_ids(path, class_map, self.label_spec)
-        return class_map, instance_map
+        class_map, instance_map = self._checked_maps(path)
+        return class_map.astype(np.uint8, order="C", copy=False), instance_map.astype(np.int32, order="C", copy=False)
 
     def read_frame(self, sequence_id: str, frame_id: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(H, W, 3) uint8 image with the maps of `read_maps`; raises as that, and DataError if their sizes differ."""
@@ -265,32 +267,54 @@ class LabelledVideos:
 
     def __getitem__(self, index: int) -> Clip:
         """The clip that ends at frame `index` of all frames of all videos."""
-        sequence_id, frame_id = self._clips[index]
-        image, class_map, instance_map = self.read_frame(sequence_id, frame_id)
-        num_past, size = len(self.past_offsets), class_map.shape
-        class_maps, instance_maps = np.empty((num_past + 1, *size), np.uint8), np.empty((num_past + 1, *size), np.int32)
-        frames = np.zeros((num_past + 1, *image.shape), np.uint8) if self.all_frames else image[None]
-        present = np.zeros(num_past + 1, bool)
-        for k, offset in enumerate(self.past_offsets):
-            number = self.past_frame(sequence_id, frame_id, offset)
-            if number is not None and (label := self._frame(sequence_id, number).label) is not None:
-                class_maps[k], instance_maps[k] = self._past_maps(sequence_id, number, label, size=size)
-                present[k] = True
-            else:
-                class_maps[k], instance_maps[k] = self.label_spec.void_id, 0
-            if self.all_frames and (path := self.past_image(sequence_id, frame_id, offset)) is not None:
-                frames[k] = _past_image(path, size=size)
-        class_maps[-1], instance_maps[-1] = class_map, instance_map
-        if self.all_frames:
-            frames[-1] = image
-        present[-1] = self._frame(sequence_id, frame_id).label is not None
-        return Clip(frames, class_maps, instance_maps, present, sequence_id, frame_id)
+        return self.read_clip(index, lambda size: lambda values, fill: values)
 
-    def _past_maps(
-        self, sequence_id: str, frame_id: int, label: Path, *, size: tuple[int, ...]
+    def read_clip(self, index: int, choose: Callable[[tuple[int, int]], PickPixels]) -> Clip:
+        """The clip at a position with the pixels of its maps that are wanted: what is not wanted need not be unpacked.
+
+        Args:
+            index: as in `dataset[index]`.
+            choose: gets the (H, W) of the clip's frames and says which pixels; called once, before maps are read.
+
+        Returns:
+            A Clip with whole frames, and the maps that were picked.
+        """
+        sequence_id, frame_id = self._clips[index]
+        image_path, label = self._frame(sequence_id, frame_id)
+        image = read_image(image_path)
+        size = image.shape[:2]
+        numbers = [self.past_frame(sequence_id, frame_id, offset) for offset in self.past_offsets]
+        labels = [None if n is None else self._frame(sequence_id, n).label for n in numbers]
+        maps = self._pick_maps([*labels, label], choose((size[0], size[1])), size, image_path)
+        frames = [image]
+        if self.all_frames:
+            paths = [self.past_image(sequence_id, frame_id, offset) for offset in self.past_offsets]
+            frames = [np.zeros_like(image) if path is None else _past_image(path, size=size) for path in paths] + frames
+        present = np.array([path is not None for path in (*labels, label)])
+        return Clip(frames[0][None] if len(frames) == 1 else np.stack(frames), *maps, present, sequence_id, frame_id)
+
+    def _pick_maps(
+        self, labels: Sequence[Path | None], pick: PickPixels, size: tuple[int, ...], image: Path
     ) -> tuple[np.ndarray, np.ndarray]:
-        class_map, instance_map = self.read_maps(sequence_id, frame_id)
-        check_same_size(label, class_map.shape, "the frame to predict", size)
+        """(L, h, w) uint8 class maps and int32 instance maps of label files, void for None; the last is of `image`."""
+        picked = []
+        for k, path in enumerate(labels):
+            if path is None:
+                class_map, instance_map = np.full(size, self.label_spec.void_id, np.uint8), np.zeros(size, np.uint8)
+            else:
+                class_map, instance_map = self._checked_maps(path)
+                other = image if k == len(labels) - 1 else "the frame to predict"
+                check_same_size(path, class_map.shape, other, size)
+            picked.append((pick(class_map, self.label_spec.void_id), pick(instance_map, 0)))
+        shape = (len(picked), *picked[0][0].shape)
+        class_maps, instance_maps = np.empty(shape, np.uint8), np.empty(shape, np.int32)
+        for k, (class_map, instance_map) in enumerate(picked):
+            class_maps[k], instance_maps[k] = class_map, instance_map
+        return class_maps, instance_maps
+
+    def _checked_maps(self, path: Path) -> tuple[np.ndarray, np.ndarray]:
+        class_map, instance_map = self.read_label(path)
+        check_class_ids(path, class_map, self.label_spec)
         return class_map, instance_map
 
     def _void_maps(self, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:

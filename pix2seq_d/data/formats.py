@@ -289,8 +289,14 @@ def read_kitti_step(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarra
     Raises:
         DataError: not an 8-bit RGB PNG, missing or broken.
     """
+    class_map, instance_map = view_kitti_step(path)
+    return class_map.copy(), instance_map.astype(np.int32)
+
+
+def view_kitti_step(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
+    """The maps of `read_kitti_step` as views of the samples, uint8 and uint16: for those who want but some pixels."""
     rgb = read_png(path, kinds=("RGB",))
-    return rgb[..., 0].copy(), rgb[..., 1:].view(">u2")[..., 0].astype(np.int32)
+    return rgb[..., 0], rgb[..., 1:].view(">u2")[..., 0]
 
 
 def write_kitti_step(path: str | os.PathLike[str], class_map: np.ndarray, instance_map: np.ndarray) -> None:

@@ -21,7 +21,7 @@ from pix2seq_d.data.folder import (
     pair_labels,
     search_roots,
 )
-from pix2seq_d.data.formats import DataError, read_kitti_step
+from pix2seq_d.data.formats import DataError, view_kitti_step
 from pix2seq_d.labels import get_label_spec
 
 SPLITS = ("train", "val", "test")
@@ -65,7 +65,7 @@ class KittiStep(LabelledVideos):
 
     def read_label(self, path: Path) -> tuple[np.ndarray, np.ndarray]:
         """Class map and instance map of a panoptic map file."""
-        return read_kitti_step(path)
+        return view_kitti_step(path)
 
 
 Pairs = Iterator[tuple[str, int, Path, Path | None]]  # sequence, frame number, image, label

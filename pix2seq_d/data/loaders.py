@@ -6,7 +6,7 @@ L maps of a clip, h w mask size, B batch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from typing import Protocol, runtime_checkable
 
@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from pix2seq_d.data.batch import Batch, Clip
+from pix2seq_d.data.folder import PickPixels
 from pix2seq_d.data.transforms import ClipTransform
 from pix2seq_d.labels import LabelSpec
 
@@ -36,6 +37,14 @@ class VaryingClips(Protocol):
 
     def draw(self, epoch: int, index: int, /) -> Clip:
         """The clip at a position as an epoch sees it."""
+
+
+@runtime_checkable
+class PickingClips(Protocol):
+    """A dataset that can leave the pixels alone which a sample does not show."""
+
+    def read_clip(self, index: int, choose: Callable[[tuple[int, int]], PickPixels], /) -> Clip:
+        """The clip at a position: whole frames, and the pixels of its maps that `choose` picks, given their (H, W)."""
 
 
 # Instance codes
@@ -138,9 +147,22 @@ class TrainingClips(Dataset[Batch]):
         """The sample `index` as `epoch` sees it: a Batch of one."""
         epoch, index = key
         generator = np.random.default_rng([self.seed, epoch, index])
-        clip = self.dataset.draw(epoch, index) if isinstance(self.dataset, VaryingClips) else self.dataset[index]
-        clip = self.transform.apply(clip, self.transform.make_params(clip, generator))
+        if isinstance(self.dataset, PickingClips):
+            clip = self._read_clip(self.dataset, index, generator)
+        else:
+            clip = self.dataset.draw(epoch, index) if isinstance(self.dataset, VaryingClips) else self.dataset[index]
+            clip = self.transform.apply(clip, self.transform.make_params(clip, generator))
         return encode_clip(clip, self.spec, num_instance_codes=self.num_instance_codes, generator=generator)
+
+    def _read_clip(self, dataset: PickingClips, index: int, generator: np.random.Generator) -> Clip:
+        drawn = []
+
+        def choose(size: tuple[int, int]) -> PickPixels:
+            drawn.append(self.transform.draw_params(size, generator))
+            return self.transform.pixel_picker(drawn[0])
+
+        clip = dataset.read_clip(index, choose)
+        return self.transform.finish(clip, drawn[0])
 
 
 def encode_clip(
@@ -206,8 +228,10 @@ def collate(samples: Sequence[Batch]) -> Batch:
         raise ValueError("expected at least one sample, got none")
     parts = {f.name: [getattr(s, f.name) for s in samples] for f in fields(Batch)}
     names = [name for part in parts.pop("names") for name in part]
+    # frames in the memory order of images, as `encode_clip` leaves them: copying is six times faster than turning
+    frame = torch.cat([part.permute(0, 2, 3, 1) for part in parts.pop("frame")]).permute(0, 3, 1, 2)
     tensors: dict[str, Tensor] = {key: torch.cat(values) for key, values in parts.items()}
-    return Batch(names=names, **tensors)
+    return Batch(names=names, frame=frame, **tensors)
 
 
 # Order
