@@ -156,6 +156,7 @@ def _real_clips(config: DataConfig, split: str, *, past_offsets: Sequence[int], 
         )
     else:
         reader = _read_split(config, split, past_offsets=tuple(past_offsets))
+        reader.cache_maps(config.map_cache_mb * 1_000_000)
         clips, source = reader, reader.label_spec
     return clips if same_space(source, target) else RemappedClips(clips, source, target)
 

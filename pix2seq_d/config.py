@@ -121,6 +121,7 @@ class DataConfig:
         paste_max: most things pasted into a clip.
         paste_motion: factor on their speed; 0 = they stand.
         num_workers: loader processes; 0 loads in the training process.
+        map_cache_mb: memory of each loader process for label maps that it has read, in MB; 0 reads them again.
         num_sequences: sequences of the synthetic training set.
         num_frames: frames per synthetic sequence.
         difficulty: of the synthetic data: "easy", "default" or "hard".
@@ -152,6 +153,7 @@ class DataConfig:
     paste_max: int = 3
     paste_motion: float = 1.0
     num_workers: int = 4
+    map_cache_mb: int = 0
     num_sequences: int = 1000
     num_frames: int = 40
     difficulty: Literal["easy", "default", "hard"] = "default"

@@ -14,6 +14,7 @@ import numpy as np
 
 from pix2seq_d.data.batch import Clip
 from pix2seq_d.data.formats import IMAGE_SUFFIXES, DataError, check_class_ids, read_image
+from pix2seq_d.data.map_cache import MapCache
 from pix2seq_d.labels import LabelSpec
 
 _DIGITS = re.compile(r"([0-9]+)")
@@ -198,6 +199,7 @@ class LabelledVideos:
         self.label_spec = label_spec
         self.past_offsets = tuple(past_offsets)
         self.all_frames = all_frames
+        self._cache = MapCache(0)
         self._files: Mapping[str, Mapping[int, FrameFiles]] = {
             key: dict(sorted(files[key].items())) for key in sorted(files, key=natural_key)
         }
@@ -216,6 +218,10 @@ class LabelledVideos:
     def frame_ids(self, sequence_id: str) -> tuple[int, ...]:
         """Frame numbers of a video, ascending; raises ValueError for an unknown video."""
         return tuple(self._frames(sequence_id))
+
+    def cache_maps(self, max_bytes: int) -> None:
+        """Keeps maps in memory once they are read, in every process that reads, up to `max_bytes` in each."""
+        self._cache = MapCache(max_bytes)
 
     def keep_sequences(self, sequence_ids: Sequence[str]) -> None:
         """Drops all other videos; raises ValueError for an unknown one."""
@@ -313,7 +319,7 @@ class LabelledVideos:
         return class_maps, instance_maps
 
     def _checked_maps(self, path: Path) -> tuple[np.ndarray, np.ndarray]:
-        class_map, instance_map = self.read_label(path)
+        class_map, instance_map = self._cache.read(path, self.read_label)
         check_class_ids(path, class_map, self.label_spec)
         return class_map, instance_map
 

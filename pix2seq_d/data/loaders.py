@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from pix2seq_d.data.batch import Batch, Clip
 from pix2seq_d.data.folder import PickPixels
+from pix2seq_d.data.map_cache import find_runs
 from pix2seq_d.data.transforms import ClipTransform
 from pix2seq_d.labels import LabelSpec
 
@@ -181,7 +182,7 @@ def encode_clip(
     Raises:
         ValueError: a class id outside the spec, or more objects in one frame than codes.
     """
-    starts, lengths = _runs(clip.class_map, clip.instance_map)
+    starts, lengths = find_runs(clip.class_map, clip.instance_map, row=clip.class_map[0].size)
     class_map, instance_map = (m.reshape(-1)[starts] for m in (clip.class_map, clip.instance_map))
     try:
         class_codes, instance_ids = spec.to_codes(class_map, instance_map)
@@ -202,19 +203,6 @@ def encode_clip(
         present=torch.from_numpy(np.asarray(clip.present, bool))[None],
         names=[clip.name],
     )
-
-
-def _runs(*maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Starts and lengths of the runs of equal pixels of all (L, h, w) maps, in the order of memory; none spans two of L.
-
-    Runs are a few hundredths of the pixels: what is computed for them alone costs next to nothing.
-    """
-    begins = np.zeros(maps[0].size, bool)
-    for flat in (m.reshape(-1) for m in maps):
-        begins[1:] |= flat[1:] != flat[:-1]
-    begins[:: maps[0][0].size] = True
-    starts = np.flatnonzero(begins)
-    return starts, np.diff(starts, append=begins.size)
 
 
 def _paint(values: np.ndarray, lengths: np.ndarray, shape: tuple[int, ...]) -> Tensor:

@@ -41,7 +41,10 @@ def test_batch_to_makes_what_the_model_takes() -> None:
     """Codes of 64 bits and contiguous frames, from small codes and frames in the memory order of images."""
     small = make_batch(2)
     small.frame = torch.arange(192, dtype=torch.uint8).reshape(2, 4, 8, 3).permute(0, 3, 1, 2)
-    small.class_codes, small.instance_codes = small.class_codes.to(torch.uint8) + 200, small.instance_codes.int() + 70000
+    small.class_codes, small.instance_codes = (
+        small.class_codes.to(torch.uint8) + 200,
+        small.instance_codes.int() + 70000,
+    )
     moved = small.to("cpu")
     assert (moved.class_codes.dtype, moved.instance_codes.dtype) == (torch.int64, torch.int64)
     assert (moved.class_codes == 200).all()

@@ -75,7 +75,9 @@ OTHER_KINDS = {
     "header of an interlaced file": changed(lambda c: c.__setitem__(0, (b"IHDR", png_header(17, 12, interlace=1)))),
     "animation": changed(lambda c: c.insert(1, (b"acTL", struct.pack(">II", 1, 0)))),
     "text behind the pixels": changed(lambda c: c.insert(-1, (b"tEXt", b"a\0b"))),
-    "text between the pixels": changed(lambda c: c.__setitem__(slice(1, 2), [c[1], (b"tEXt", b"a\0b"), (b"IDAT", b"")])),
+    "text between the pixels": changed(
+        lambda c: c.__setitem__(slice(1, 2), [c[1], (b"tEXt", b"a\0b"), (b"IDAT", b"")])
+    ),
     "bytes behind the end": GOOD + b"\0",
     "no pixels": changed(lambda c: c.pop(1)),
     "no end": GOOD[:-12],

@@ -8,6 +8,7 @@ import pytest
 from pix2seq_d.data.folder import (
     FrameFiles,
     LabelledVideos,
+    PickPixels,
     frame_number,
     list_sequences,
     natural_key,
@@ -211,6 +212,58 @@ def test_a_listing_may_say_which_maps_exist(tmp_path: Path) -> None:
     pairs = [("a", n, tmp_path / f"{n}.png", tmp_path / f"{n}_map.png") for n in range(2)]
     index = pair_labels(pairs, root=tmp_path, exists={pair[3] for pair in pairs}.__contains__)
     assert index["a"][1] == FrameFiles(tmp_path / "1.png", tmp_path / "1_map.png")
+
+
+# Some pixels, and maps in memory
+
+
+def test_picked_pixels_are_those_of_the_whole_maps(tmp_path: Path) -> None:
+    """Every second column of frames 0 1 and of an absent one; pixels are chosen once, by the size of the frame."""
+    videos = KittiLike({"a": {n: frame_files(tmp_path, n) for n in range(2)}}, SPEC, past_offsets=(-2, -1))
+    labels = np.arange(24).reshape(4, 6)
+    write_kitti_step(tmp_path / "1_map.png", labels % 19, labels * 2000)
+    sizes, fills = [], []
+
+    def choose(size: tuple[int, int]) -> PickPixels:
+        sizes.append(size)
+        return lambda values, fill: fills.append(fill) or values[:, ::2]
+
+    whole, picked = videos[1], videos.read_clip(1, choose)
+    assert (sizes, fills) == ([(4, 6)], [255, 0] * 3)
+    np.testing.assert_array_equal(picked.class_map, whole.class_map[..., ::2])
+    np.testing.assert_array_equal(picked.instance_map, whole.instance_map[..., ::2])
+    np.testing.assert_array_equal(picked.frames, whole.frames)
+    assert picked.present.tolist() == whole.present.tolist() == [False, True, True]
+    for clip in (whole, picked):
+        assert (clip.class_map.dtype, clip.instance_map.dtype) == (np.uint8, np.int32)
+
+
+def test_an_id_outside_the_picked_pixels_is_noticed(tmp_path: Path) -> None:
+    videos = KittiLike({"a": {0: frame_files(tmp_path, 0)}}, SPEC)
+    class_map = np.zeros((4, 6), int)
+    class_map[3, 5] = 19
+    write_kitti_step(tmp_path / "0_map.png", class_map, class_map * 0)
+    with pytest.raises(DataError, match=r"0_map\.png: .*got 19"):
+        videos.read_clip(0, lambda size: lambda values, fill: values[:1, :1])
+
+
+def test_maps_are_read_once_where_they_are_cached(tmp_path: Path) -> None:
+    """Maps of frames 0 1 2 with their past: two readings each without a cache, one with it."""
+
+    class Counting(KittiLike):
+        def read_label(self, path: Path) -> tuple[np.ndarray, np.ndarray]:
+            read.append(path.name)
+            return super().read_label(path)
+
+    files = {"a": {n: frame_files(tmp_path, n) for n in range(3)}}
+    for cached, expected in ((False, [1, 2, 2]), (True, [1, 1, 1])):
+        read: list[str] = []
+        videos = Counting(files, SPEC, past_offsets=(-1,))
+        videos.cache_maps(1000 * cached)
+        clips = [videos[i] for i in range(3)]
+        assert sorted(read.count(f"{n}_map.png") for n in range(3)) == expected
+        assert [c.instance_map[:, 0, 0].tolist() for c in clips] == [[0, 0], [0, 1], [1, 2]]
+        assert clips[2].instance_map.dtype == np.int32
 
 
 # Frames without labels

@@ -222,7 +222,10 @@ class PickedClips(MemoryClips):
     def read_clip(self, index: int, choose: Callable[[tuple[int, int]], PickPixels]) -> Clip:
         clip = self.clips[index]
         pick = choose(clip.class_map.shape[1:])
-        maps = [np.stack([pick(m, fill) for m in values]) for values, fill in ((clip.class_map, 255), (clip.instance_map, 0))]
+        maps = [
+            np.stack([pick(m, fill) for m in values])
+            for values, fill in ((clip.class_map, 255), (clip.instance_map, 0))
+        ]
         return replace(clip, class_map=maps[0], instance_map=maps[1])
 
 
@@ -231,7 +234,8 @@ def test_picked_pixels_make_the_same_samples() -> None:
     corruption = PastCorruption(drop_rate=0.5, shift=1)
     transform = ClipTransform((16, 24), (8, 12), scale_range=(0.6, 2), flip_rate=0.5, noise=3, corruption=corruption)
     whole, picked = (
-        TrainingClips(clips, transform, SPEC, num_instance_codes=7, seed=0) for clips in (MemoryClips(2), PickedClips(2))
+        TrainingClips(clips, transform, SPEC, num_instance_codes=7, seed=0)
+        for clips in (MemoryClips(2), PickedClips(2))
     )
     for key in ((epoch, index) for epoch in range(5) for index in range(2)):
         assert equal(whole[key], picked[key])
