@@ -223,6 +223,12 @@ def read_png(path: str | os.PathLike[str], *, kinds: tuple[str, ...], bits: tupl
     Raises:
         DataError: not such a PNG, missing or broken, a wrong checksum included.
     """
+    samples = _read_samples(path, kinds=kinds, bits=bits)
+    return samples if samples.flags.writeable else samples.copy()
+
+
+def _read_samples(path: str | os.PathLike[str], *, kinds: tuple[str, ...], bits: tuple[int, ...]) -> np.ndarray:
+    """As `read_png`, but Pillow's samples are not to be written to: a copy less."""
     header = png_header(path)
     if header is None or header.kind not in kinds or header.bits not in bits:
         expected = f"{' or '.join(map(str, bits))}-bit {' or '.join(kinds)} PNG"
@@ -231,7 +237,7 @@ def read_png(path: str | os.PathLike[str], *, kinds: tuple[str, ...], bits: tupl
 
     def decode(image: Image.Image) -> np.ndarray:
         pixels = decode_rgb(data, (image.height, image.width))
-        return np.array(_load(image)) if pixels is None else pixels
+        return np.asarray(_load(image)) if pixels is None else pixels
 
     return _open_image(path, decode)
 
@@ -294,8 +300,8 @@ def read_kitti_step(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarra
 
 
 def view_kitti_step(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
-    """The maps of `read_kitti_step` as views of the samples, uint8 and uint16: for those who want but some pixels."""
-    rgb = read_png(path, kinds=("RGB",))
+    """The maps of `read_kitti_step` as read-only views of its samples, uint8 and uint16, where few pixels are wanted."""
+    rgb = _read_samples(path, kinds=("RGB",), bits=(8,))
     return rgb[..., 0], rgb[..., 1:].view(">u2")[..., 0]
 
 
