@@ -1,4 +1,4 @@
-"""Pixels of plain PNG files by pyspng, the extra `fast`: libspng takes a third to two thirds of Pillow's time."""
+"""Pixels of plain PNG files by pyspng, the extra `fast`: photos in 3/4 of the time of Pillow, maps in half of it."""
 
 from __future__ import annotations
 

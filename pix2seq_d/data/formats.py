@@ -300,7 +300,7 @@ def read_kitti_step(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarra
 
 
 def view_kitti_step(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
-    """The maps of `read_kitti_step` as read-only views of its samples, uint8 and uint16, where few pixels are wanted."""
+    """The maps of `read_kitti_step` as views not to be written to: uint8 and uint16, for few of their pixels."""
     rgb = _read_samples(path, kinds=("RGB",), bits=(8,))
     return rgb[..., 0], rgb[..., 1:].view(">u2")[..., 0]
 
