@@ -2,8 +2,10 @@
 
 The plain one does what everybody writes first: PIL opens and converts every file, image and maps are enlarged, cropped
 and brought to their size one by one, and loops over classes and instances write the codes. Both make the same tensors
-from the same PNG files, which are generated; samples are of 1 image and 3 maps. Times are of the processor, so that a
-busy machine blurs them less. Run: `python benchmarks/data.py [--samples N] [--rounds N]`.
+from the same PNG files, which are generated; samples are of 1 image and 3 maps. Ours is measured as it is installed by
+default (Pillow decodes), with pyspng (the extra `fast`) where that is there, and with maps that are in memory already
+(`data.map_cache_mb`, from the second epoch on). Times are of the processor, so that a busy machine blurs them less.
+Run: `python benchmarks/data.py [--samples N] [--rounds N]`.
 """
 
 from __future__ import annotations
@@ -13,13 +15,15 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import torch
 from PIL import Image, ImageEnhance
 
+from pix2seq_d.data import fast_png
 from pix2seq_d.data.batch import Batch
-from pix2seq_d.data.formats import read_image, read_kitti_step
+from pix2seq_d.data.formats import read_image, view_kitti_step
 from pix2seq_d.data.kitti_step import KittiStep
 from pix2seq_d.data.loaders import TrainingClips, collate, encode_clip
 from pix2seq_d.data.pseudo_video import PseudoVideo
@@ -32,6 +36,7 @@ NUM_CODES = 255
 SCALES = (1.0, 2.0)
 JITTER = 0.2
 WORKERS = 16
+CACHE_BYTES = 10**9
 SIZES = {"KITTI": ((375, 1242), (384, 1248)), "Cityscapes": ((1024, 2048), (512, 1024))}  # frame, model
 
 
@@ -91,9 +96,11 @@ def milliseconds(functions: dict[str, Callable[[], object]], samples: int, round
     return best
 
 
-def measure(root: Path, image_size: tuple[int, int], samples: int, rounds: int) -> dict[str, float]:
-    """Milliseconds per sample of the two ways and of the parts of ours."""
-    dataset = KittiStep(root, "train", past_offsets=(-2, -1))
+Functions = dict[str, Callable[[], object]]
+
+
+def functions(root: Path, image_size: tuple[int, int], samples: int) -> tuple[Functions, Functions]:
+    """What makes a batch of samples, way by way, and the parts of ours."""
     transform = ClipTransform(
         image_size,
         (image_size[0] // 2, image_size[1] // 2),
@@ -104,30 +111,51 @@ def measure(root: Path, image_size: tuple[int, int], samples: int, rounds: int) 
         saturation=JITTER,
     )
     indices = range(2, 2 + samples)
-    plain, stills = PlainSamples(dataset, image_size), KittiStep(root, "train", past_offsets=())
+    dataset, cached = (KittiStep(root, "train", past_offsets=(-2, -1)) for _ in range(2))
+    cached.cache_maps(CACHE_BYTES)
+    videos = PseudoVideo(KittiStep(root, "train", past_offsets=()), SPEC, past_offsets=(-2, -1), seed=0)
     options = {"num_instance_codes": NUM_CODES, "seed": 0}
-    ours = TrainingClips(dataset, transform, SPEC, **options)
-    videos = PseudoVideo(stills, SPEC, past_offsets=(-2, -1), seed=0)
-    pseudo = TrainingClips(videos, transform, SPEC, **options)
-    files = plain.files
-    clips = [dataset[i] for i in indices]
+    plain = PlainSamples(dataset, image_size)
+    ours, from_memory, pseudo = (TrainingClips(d, transform, SPEC, **options) for d in (dataset, cached, videos))
+
+    def batch(clips: TrainingClips) -> Batch:
+        return collate([clips[0, i] for i in indices])
+
+    ways: Functions = {
+        "plain": lambda: collate([plain[i] for i in indices]),
+        "ours": without_pyspng(lambda: batch(ours)),
+        "ours, maps in memory": without_pyspng(lambda: batch(from_memory)),
+        "ours, clips of single images": without_pyspng(lambda: batch(pseudo)),
+    }
+    files, clips = plain.files, [dataset[i] for i in indices]
     params = [transform.make_params(clip, np.random.default_rng(i)) for i, clip in zip(indices, clips)]
-    small = [transform.apply(*pair) for pair in zip(clips, params)]
-    encoded = [encode_clip(clip, SPEC, num_instance_codes=NUM_CODES) for clip in small]
-    return milliseconds(
-        {
-            "plain": lambda: collate([plain[i] for i in indices]),
-            "ours": lambda: collate([ours[0, i] for i in indices]),
-            "ours, clips of single images": lambda: collate([pseudo[0, i] for i in indices]),
-            "decode the image": lambda: [read_image(files[i].image) for i in indices],
-            "decode three maps": lambda: [read_kitti_step(files[i - k].label) for i in indices for k in range(3)],
-            "augment and resize": lambda: [transform.apply(*pair) for pair in zip(clips, params)],
-            "codes": lambda: [encode_clip(clip, SPEC, num_instance_codes=NUM_CODES) for clip in small],
-            "collate": lambda: collate(encoded),
-        },
-        samples,
-        rounds,
-    )
+    picked = [dataset.read_clip(i, lambda _, p=p: transform.pixel_picker(p)) for i, p in zip(indices, params)]
+    finished = [transform.finish(*pair) for pair in zip(picked, params)]
+    encoded = [encode_clip(clip, SPEC, num_instance_codes=NUM_CODES) for clip in finished]
+    images: Functions = {"decode the image": lambda: [read_image(files[i].image) for i in indices]}
+    maps: Functions = {
+        "decode three maps": lambda: [view_kitti_step(files[i - k].label) for i in indices for k in range(3)]
+    }
+    parts: Functions = {
+        **{f"{name}": without_pyspng(function) for name, function in (images | maps).items()},
+        "augment and resize the image": lambda: [transform.finish(*pair) for pair in zip(picked, params)],
+        "codes": lambda: [encode_clip(clip, SPEC, num_instance_codes=NUM_CODES) for clip in finished],
+        "collate": lambda: collate(encoded),
+    }
+    if fast_png._decoder() is not None:
+        ways |= {"ours, pyspng": lambda: batch(ours), "ours, pyspng, maps in memory": lambda: batch(from_memory)}
+        parts |= {f"{name}, pyspng": function for name, function in (images | maps).items()}
+    return ways, parts
+
+
+def without_pyspng(function: Callable[[], object]) -> Callable[[], object]:
+    """The function as it is where pyspng is not installed."""
+
+    def call() -> object:
+        with patch.object(fast_png, "_decoder", lambda: None):
+            return function()
+
+    return call
 
 
 def main() -> None:
@@ -142,14 +170,15 @@ def main() -> None:
             height, width = frame_size
             frames = arguments.samples + 2
             write_sequences(folder, split="train", num_sequences=1, num_frames=frames, height=height, width=width)
-            times = measure(Path(folder), image_size, arguments.samples, arguments.rounds)
+            ways, parts = functions(Path(folder), image_size, arguments.samples)
+            times = milliseconds(ways | parts, arguments.samples, arguments.rounds)
         print(f"\n{name}, {height}x{width} -> {image_size[0]}x{image_size[1]}, 1 image and 3 maps a sample")
         print(f"{'':32}{'ms':>8}{'/s':>8}{'ratio':>8}{f'/s, {WORKERS} workers':>16}")
-        for row in list(times)[:3]:
+        for row in ways:
             t = times[row]
             print(f"{row:32}{t:8.1f}{1e3 / t:8.1f}{times['plain'] / t:8.1f}{WORKERS * 1e3 / t:16.0f}")
-        for row in list(times)[3:]:
-            print(f"  {row:30}{times[row]:8.1f}{times[row] / times['ours']:15.0%} of ours")
+        for row in parts:
+            print(f"  {row:30}{times[row]:8.1f}")
 
 
 if __name__ == "__main__":

@@ -20,9 +20,9 @@ from pix2seq_d.data.cityscapes_vps import CityscapesVps
 from pix2seq_d.data.coco import Coco
 from pix2seq_d.data.corruption import PastCorruption
 from pix2seq_d.data.download import DOWNLOADS, fetch_dataset
-from pix2seq_d.data.folder import VideoDataset
 from pix2seq_d.data.kitti_step import KittiStep
 from pix2seq_d.data.labelled_folder import LabelledFolder
+from pix2seq_d.data.labelled_videos import VideoDataset
 from pix2seq_d.data.labels_json import LABELS_NAME, read_labels_json
 from pix2seq_d.data.loaders import ClipDataset, build_loader
 from pix2seq_d.data.motchallenge_step import MotChallengeStep
@@ -158,6 +158,7 @@ def _real_clips(config: DataConfig, split: str, *, past_offsets: Sequence[int], 
         )
     else:
         reader = _read_split(config, split, past_offsets=tuple(past_offsets))
+        reader.cache_maps(config.map_cache_mb * 1_000_000)
         clips, source = reader, reader.label_spec
     return clips if same_space(source, target) else RemappedClips(clips, source, target)
 

@@ -122,6 +122,7 @@ class DataConfig:
         paste_motion: factor on their speed; 0 = they stand.
         num_workers: loader processes; 0 loads in the training process.
         on_error: a training clip that cannot be read stops the run ("stop"), or is listed in bad_files.txt ("skip").
+        map_cache_mb: memory of each loader process for label maps that it has read, in MB; 0 reads them again.
         num_sequences: sequences of the synthetic training set.
         num_frames: frames per synthetic sequence.
         difficulty: of the synthetic data: "easy", "default" or "hard".
@@ -154,6 +155,7 @@ class DataConfig:
     paste_motion: float = 1.0
     num_workers: int = 4
     on_error: Literal["stop", "skip"] = "stop"
+    map_cache_mb: int = 0
     num_sequences: int = 1000
     num_frames: int = 40
     difficulty: Literal["easy", "default", "hard"] = "default"

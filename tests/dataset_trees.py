@@ -15,8 +15,9 @@ from pix2seq_d.build import READERS
 from pix2seq_d.data.bdd100k import Bitmask, write_bitmask
 from pix2seq_d.data.cityscapes_ids import write_instance_ids
 from pix2seq_d.data.coco_format import write_panoptic_ids
-from pix2seq_d.data.folder import LabelledVideos, list_sequences
+from pix2seq_d.data.folder import list_sequences
 from pix2seq_d.data.formats import write_image, write_kitti_step, write_png
+from pix2seq_d.data.labelled_videos import LabelledVideos
 from pix2seq_d.labels import LABEL_SPECS, LabelSpec
 
 IMAGE = np.full((1, 8, 3), 90, np.uint8)

@@ -188,6 +188,15 @@ def test_a_split_without_public_maps_is_refused(tmp_path: Path) -> None:
         build.build_videos(RunConfig(data=replace(data, val_split="test")))
 
 
+def test_maps_are_kept_in_the_memory_that_is_granted(tmp_path: Path) -> None:
+    root = str(write_fine(write_images(tmp_path)))
+    for megabytes, kept in ((0, 0), (1, 1)):
+        data = DataConfig(dataset="cityscapes", label_spec="cityscapes", root=root, map_cache_mb=megabytes)
+        clips = build.build_clips(data, "train", past_offsets=(), size=(4, 8))
+        clips[0]
+        assert len(clips._cache) == kept
+
+
 # one label space for several datasets
 
 

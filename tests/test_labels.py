@@ -75,6 +75,16 @@ def test_class_ids_outside_the_spec_raise(wrong: int, kind: str) -> None:
             SPEC.to_dataset_ids(classes, void=0)
 
 
+@pytest.mark.parametrize("wrong", [3, 254])
+def test_small_maps_of_ids_are_checked_too(wrong: int) -> None:
+    """Eight bits, in which void + 1 is 0."""
+    classes = np.array([[255, 0], [2, 1]], np.uint8)
+    SPEC.check_class_ids(classes)
+    classes[1, 0] = wrong
+    with pytest.raises(ValueError, match=rf"toy: expected class ids 0\.\.2 or 255 \(void\), got {wrong}$"):
+        SPEC.check_class_ids(classes)
+
+
 def test_dataset_ids_round_trip() -> None:
     disk = SPEC.to_dataset_ids(CLASSES, void=0)
     assert disk.tolist() == [[7, 26, 24], [0, 26, 7]]

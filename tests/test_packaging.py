@@ -124,7 +124,7 @@ def test_dev_covers_what_the_tests_import() -> None:
 
 
 def test_extras_and_ranges() -> None:
-    assert set(PROJECT["optional-dependencies"]) == {"video", "browser", "notebook", "dev"}
+    assert set(PROJECT["optional-dependencies"]) == {"fast", "video", "browser", "notebook", "dev"}
     for requirement in [*PROJECT["dependencies"], *chain(*PROJECT["optional-dependencies"].values())]:
         assert [s.operator for s in Requirement(requirement).specifier] == [">="], f"{requirement}: a floor, no cap"
     assert not {"torchvision", "timm"} & _names(PROJECT["dependencies"])

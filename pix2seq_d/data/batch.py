@@ -45,10 +45,13 @@ class Clip:
 class Batch:
     """B clips at the model's image size and mask size.
 
+    Loaders keep it small on its way between processes: class codes are uint8, instance codes int32, and the colours of
+    a pixel lie side by side in memory. `to` makes of these what the model takes.
+
     Attributes:
         frame: (B, 3, H, W) uint8 RGB, the frame to predict.
-        class_codes: (B, L, h, w) int64, 0 = void, train id c -> c + 1; the last of the L maps is to be predicted.
-        instance_codes: (B, L, h, w) int64, 0 = no instance; constant per object inside a clip, permuted per clip.
+        class_codes: (B, L, h, w) integers, 0 = void, train id c -> c + 1; the last of the L maps is to be predicted.
+        instance_codes: (B, L, h, w) integers, 0 = no instance; constant per object inside a clip, permuted per clip.
         crowd: (B, h, w) bool, thing pixels of the last map without an instance: their instance code is unknown.
         present: (B, L) bool, as in Clip.
         names: `sequence/frame` of every sample.
@@ -62,8 +65,9 @@ class Batch:
     names: list[str]
 
     def to(self, device: torch.device | str) -> Batch:
-        """The same batch with every tensor on `device`."""
-        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+        """The same batch on `device`, every tensor contiguous and codes as int64."""
+        moved = self._map(lambda tensor: tensor.to(device, non_blocking=True).contiguous())
+        return replace(moved, class_codes=moved.class_codes.long(), instance_codes=moved.instance_codes.long())
 
     def pin_memory(self) -> Batch:
         """The same batch in page-locked memory; the DataLoader calls this."""

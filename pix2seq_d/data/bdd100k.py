@@ -13,8 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pix2seq_d.data.folder import LabelledVideos, check_split, list_images, pair_labels, search_roots
+from pix2seq_d.data.folder import list_images, search_roots
 from pix2seq_d.data.formats import DataError, read_png, write_png
+from pix2seq_d.data.labelled_videos import LabelledVideos, check_split, pair_labels
 from pix2seq_d.labels import get_label_spec
 
 SPLITS = ("train", "val", "test")

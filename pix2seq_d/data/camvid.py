@@ -12,15 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pix2seq_d.data.folder import (
-    LabelledVideos,
-    check_split,
-    frame_number,
-    labelled_neighbour,
-    list_images,
-    pair_labels,
-)
+from pix2seq_d.data.folder import frame_number, list_images
 from pix2seq_d.data.formats import DataError, read_label_map
+from pix2seq_d.data.labelled_videos import LabelledVideos, check_split, labelled_neighbour, pair_labels
 from pix2seq_d.labels import get_label_spec
 
 SPLITS = ("train", "val", "test")

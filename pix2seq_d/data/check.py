@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from tqdm import tqdm
 
-from pix2seq_d.data.folder import LabelledVideos, check_same_size
 from pix2seq_d.data.formats import DataError
+from pix2seq_d.data.labelled_videos import LabelledVideos, check_same_size
 from pix2seq_d.labels import LABEL_DIVISOR, LabelSpec
 
 

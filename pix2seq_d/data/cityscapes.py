@@ -23,14 +23,9 @@ from pix2seq_d.data.cityscapes_ids import (
     read_panoptic_png,
 )
 from pix2seq_d.data.coco_format import PanopticIndex
-from pix2seq_d.data.folder import (
-    LabelledVideos,
-    check_split,
-    list_folders,
-    pair_labels,
-    search_roots,
-)
+from pix2seq_d.data.folder import list_folders, search_roots
 from pix2seq_d.data.formats import DataError
+from pix2seq_d.data.labelled_videos import LabelledVideos, check_split, pair_labels
 from pix2seq_d.labels import LABEL_SPECS, LabelSpec
 
 SPLITS = ("train", "val", "test", "train_extra")

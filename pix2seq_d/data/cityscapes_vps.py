@@ -15,15 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from pix2seq_d.data.coco_format import PanopticIndex, is_instance, number_instances, read_coco_panoptic
-from pix2seq_d.data.folder import (
-    FrameFiles,
-    LabelledVideos,
-    check_split,
-    frame_number,
-    labelled_neighbour,
-    search_roots,
-)
+from pix2seq_d.data.folder import frame_number, search_roots
 from pix2seq_d.data.formats import DataError
+from pix2seq_d.data.labelled_videos import FrameFiles, LabelledVideos, check_split, labelled_neighbour
 from pix2seq_d.labels import get_label_spec
 
 SPLITS = ("train", "val", "test")

@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from pix2seq_d.data.coco_format import PanopticIndex, number_instances, read_coco_panoptic
-from pix2seq_d.data.folder import FrameFiles, LabelledVideos, check_split, natural_key
+from pix2seq_d.data.folder import natural_key
 from pix2seq_d.data.formats import DataError
+from pix2seq_d.data.labelled_videos import FrameFiles, LabelledVideos, check_split
 from pix2seq_d.labels import get_label_spec
 
 SPLITS = ("train", "val", "test")

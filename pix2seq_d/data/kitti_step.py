@@ -13,16 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pix2seq_d.data.folder import (
-    LabelledVideos,
-    check_split,
-    frame_number,
-    list_folders,
-    list_images,
-    pair_labels,
-    search_roots,
-)
-from pix2seq_d.data.formats import DataError, read_kitti_step
+from pix2seq_d.data.folder import frame_number, list_folders, list_images, search_roots
+from pix2seq_d.data.formats import DataError, view_kitti_step
+from pix2seq_d.data.labelled_videos import LabelledVideos, check_split, pair_labels
 from pix2seq_d.labels import get_label_spec
 
 SPLITS = ("train", "val", "test")
@@ -66,7 +59,7 @@ class KittiStep(LabelledVideos):
 
     def read_label(self, path: Path) -> tuple[np.ndarray, np.ndarray]:
         """Class map and instance map of a panoptic map file."""
-        return read_kitti_step(path)
+        return view_kitti_step(path)
 
 
 Pairs = Iterator[tuple[str, int, Path, Path | None]]  # sequence, frame number, image, label

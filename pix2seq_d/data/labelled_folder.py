@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pix2seq_d.data.folder import LabelledVideos, frame_number, list_folders, list_images, natural_key, pair_labels
+from pix2seq_d.data.folder import frame_number, list_folders, list_images, natural_key
 from pix2seq_d.data.formats import IMAGE_SUFFIXES, DataError, check_class_ids, png_header, read_png
+from pix2seq_d.data.labelled_videos import LabelledVideos, pair_labels
 from pix2seq_d.data.labels_json import LABELS_NAME, read_labels_json
 from pix2seq_d.labels import LabelSpec
 

@@ -6,7 +6,7 @@ L maps of a clip, h w mask size, B batch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -17,9 +17,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from pix2seq_d.data.batch import Batch, Clip
+from pix2seq_d.data.labelled_videos import PickPixels
 from pix2seq_d.data.loader_faults import OpenedFiles, SkippingClips
+from pix2seq_d.data.map_cache import find_runs
 from pix2seq_d.data.transforms import ClipTransform
 from pix2seq_d.labels import LabelSpec
+
+_ID_BITS = 32  # of an instance id beside the class it belongs to
 
 
 class ClipDataset(Protocol):
@@ -38,11 +42,19 @@ class VaryingClips(Protocol):
         """The clip at a position as an epoch sees it."""
 
 
+@runtime_checkable
+class PickingClips(Protocol):
+    """A dataset that can leave the pixels alone which a sample does not show."""
+
+    def read_clip(self, index: int, choose: Callable[[tuple[int, int]], PickPixels], /) -> Clip:
+        """The clip at a position: whole frames, and the pixels of its maps that `choose` picks, given their (H, W)."""
+
+
 # Instance codes
 
 
 def assign_codes(
-    instance_map: np.ndarray, num_codes: int, generator: np.random.Generator | None, *, name: str
+    ids: np.ndarray, frames: np.ndarray, num_codes: int, generator: np.random.Generator | None, *, name: str
 ) -> np.ndarray:
     """Replaces the object ids of a clip by codes 1..num_codes, drawn at random and constant inside the clip.
 
@@ -51,31 +63,33 @@ def assign_codes(
     one. An object for which no such code exists has code 0 (no instance) in the past maps.
 
     Args:
-        instance_map: (L, h, w) integers, 0 = no instance.
+        ids: (N,) integers of pixels or runs of pixels, frame after frame; 0 = no instance.
+        frames: (N,) number of the frame of each, ascending.
         num_codes: how many codes exist, 0 not counted.
         generator: draws the permutation; None keeps the codes in the order of the ids.
         name: of the clip, for the error message.
 
     Returns:
-        (L, h, w) int64 codes, 0 where the map is 0.
+        (N,) int64 codes, 0 where the id is 0.
 
     Raises:
         ValueError: one frame holds more objects than there are codes.
     """
-    present = [np.unique(frame[frame != 0]) for frame in instance_map]
-    most = max(map(len, present), default=0)
+    borders = np.flatnonzero(np.diff(frames)) + 1
+    present = [np.unique(part[part != 0]) for part in np.split(ids, borders)]
+    most = max(map(len, present))
     if most > num_codes:
         raise ValueError(
             f"clip {name}: expected at most {num_codes} instances in a frame (num_codes), got {most}; "
             f"{most.bit_length()} instance bits hold them (--model.num_instance_bits)"
         )
     codes = np.arange(1, num_codes + 1) if generator is None else generator.permutation(num_codes) + 1
-    ids = np.unique(np.concatenate(present))
-    order = np.arange(len(ids)) if len(ids) <= num_codes else _shared_order([p.tolist() for p in present], num_codes)
+    known = np.unique(np.concatenate(present))
+    few = len(known) <= num_codes
+    order = np.arange(len(known)) if few else _shared_order([p.tolist() for p in present], num_codes)
     table = np.concatenate([[0], codes])[order + 1]  # code of every id; order -1 means none is free
-    out = np.zeros(instance_map.shape, np.int64)
-    pixels = instance_map != 0
-    out[pixels] = table[np.searchsorted(ids, instance_map[pixels])]
+    out = np.zeros(len(ids), np.int64)
+    out[ids != 0] = table[np.searchsorted(known, ids[ids != 0])]
     return out
 
 
@@ -136,9 +150,22 @@ class TrainingClips(Dataset[Batch]):
         """The sample `index` as `epoch` sees it: a Batch of one."""
         epoch, index = key
         generator = np.random.default_rng([self.seed, epoch, index])
-        clip = self.dataset.draw(epoch, index) if isinstance(self.dataset, VaryingClips) else self.dataset[index]
-        clip = self.transform.apply(clip, self.transform.make_params(clip, generator))
+        if isinstance(self.dataset, PickingClips):
+            clip = self._read_clip(self.dataset, index, generator)
+        else:
+            clip = self.dataset.draw(epoch, index) if isinstance(self.dataset, VaryingClips) else self.dataset[index]
+            clip = self.transform.apply(clip, self.transform.make_params(clip, generator))
         return encode_clip(clip, self.spec, num_instance_codes=self.num_instance_codes, generator=generator)
+
+    def _read_clip(self, dataset: PickingClips, index: int, generator: np.random.Generator) -> Clip:
+        drawn = []
+
+        def choose(size: tuple[int, int]) -> PickPixels:
+            drawn.append(self.transform.draw_params(size, generator))
+            return self.transform.pixel_picker(drawn[0])
+
+        clip = dataset.read_clip(index, choose)
+        return self.transform.finish(clip, drawn[0])
 
 
 def encode_clip(
@@ -157,23 +184,32 @@ def encode_clip(
     Raises:
         ValueError: a class id outside the spec, or more objects in one frame than codes.
     """
+    starts, lengths = find_runs(clip.class_map, clip.instance_map, row=clip.class_map[0].size)
+    class_map, instance_map = (m.reshape(-1)[starts] for m in (clip.class_map, clip.instance_map))
     try:
-        class_codes, instance_ids = spec.to_codes(clip.class_map, clip.instance_map)
+        class_codes, instance_ids = spec.to_codes(class_map, instance_map)
     except ValueError as error:
         raise ValueError(f"clip {clip.name}: {error}") from None
-    crowd = spec.is_thing(clip.class_map[-1]) & (clip.instance_map[-1] == 0)
-    objects = np.where(instance_ids > 0, class_codes << 32 | instance_ids, 0)
+    crowd = spec.is_thing(class_map) & (instance_map == 0)
+    objects = np.where(instance_ids > 0, class_codes << _ID_BITS | instance_ids, 0)
     if num_instance_codes == 0:
         objects, crowd = np.zeros_like(objects), np.zeros_like(crowd)
-    codes = assign_codes(objects, num_instance_codes, generator, name=clip.name)
+    frames = starts // clip.class_map[0].size
+    codes = assign_codes(objects, frames, num_instance_codes, generator, name=clip.name)
+    last = np.flatnonzero(frames == len(clip.class_map) - 1)
     return Batch(
-        frame=torch.from_numpy(np.ascontiguousarray(clip.frames[-1].transpose(2, 0, 1)))[None],
-        class_codes=torch.from_numpy(class_codes)[None],
-        instance_codes=torch.from_numpy(codes)[None],
-        crowd=torch.from_numpy(crowd)[None],
+        frame=torch.from_numpy(np.ascontiguousarray(clip.frames[-1])).permute(2, 0, 1)[None],
+        class_codes=_paint(class_codes.astype(np.uint8), lengths, clip.class_map.shape),
+        instance_codes=_paint(codes.astype(np.int32), lengths, clip.class_map.shape),
+        crowd=_paint(crowd[last], lengths[last], clip.class_map.shape[1:]),
         present=torch.from_numpy(np.asarray(clip.present, bool))[None],
         names=[clip.name],
     )
+
+
+def _paint(values: np.ndarray, lengths: np.ndarray, shape: tuple[int, ...]) -> Tensor:
+    """The value of every run on all of its pixels: (1, *shape)."""
+    return torch.from_numpy(np.repeat(values, lengths).reshape(1, *shape))
 
 
 def collate(samples: Sequence[Batch]) -> Batch:
@@ -182,8 +218,10 @@ def collate(samples: Sequence[Batch]) -> Batch:
         raise ValueError("expected at least one sample, got none")
     parts = {f.name: [getattr(s, f.name) for s in samples] for f in fields(Batch)}
     names = [name for part in parts.pop("names") for name in part]
+    # frames in the memory order of images, as `encode_clip` leaves them: copying is six times faster than turning
+    frame = torch.cat([part.permute(0, 2, 3, 1) for part in parts.pop("frame")]).permute(0, 3, 1, 2)
     tensors: dict[str, Tensor] = {key: torch.cat(values) for key, values in parts.items()}
-    return Batch(names=names, **tensors)
+    return Batch(names=names, frame=frame, **tensors)
 
 
 # Order

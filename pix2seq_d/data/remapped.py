@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from pix2seq_d.data.batch import Clip
-from pix2seq_d.data.folder import VideoDataset
+from pix2seq_d.data.labelled_videos import VideoDataset
 from pix2seq_d.data.loaders import ClipDataset
 from pix2seq_d.label_mapping import remap
 from pix2seq_d.labels import LabelSpec

@@ -16,8 +16,9 @@ import numpy as np
 from pix2seq_d.data.bdd100k import MAX_ANNOTATION_ID, Bitmask, write_bitmask
 from pix2seq_d.data.cityscapes_ids import MAX_INSTANCES, encode_ids
 from pix2seq_d.data.coco_format import read_json, segments_info, write_json, write_panoptic_ids
-from pix2seq_d.data.folder import check_same_size, frame_number
+from pix2seq_d.data.folder import frame_number
 from pix2seq_d.data.formats import DataError, as_one_line, check_class_ids, read_kitti_step, write_kitti_step
+from pix2seq_d.data.labelled_videos import check_same_size
 from pix2seq_d.data.rle import encode_segments
 from pix2seq_d.data.segments import Segments, find_segments
 from pix2seq_d.label_mapping import remap

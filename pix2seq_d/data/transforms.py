@@ -6,7 +6,9 @@ Images and maps of different sizes see the same canvas; training moves and enlar
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter
@@ -72,8 +74,10 @@ class Letterbox:
 
     def pad(self, content: Image.Image | np.ndarray) -> np.ndarray:
         """The visible part on the whole canvas: (target height, target width, 3) uint8."""
-        canvas = np.full((*self.target_size, 3), PAD_GREY, np.uint8)
         height, width = self.visible_size
+        if (height, width) == self.target_size:
+            return np.array(content)
+        canvas = np.full((*self.target_size, 3), PAD_GREY, np.uint8)
         canvas[:height, :width] = np.asarray(content)
         return canvas
 
@@ -81,11 +85,18 @@ class Letterbox:
         """(H, W, 3) uint8 image to the canvas, (target height, target width, 3) uint8."""
         return self.pad(self.image_content(image))
 
-    def map(self, values: np.ndarray, size: Size, *, fill: int) -> np.ndarray:
-        """(..., H, W) map to (..., *size) over the same canvas: nearest, `fill` on the padding, never a new value."""
+    def map(self, values: np.ndarray, size: Size, *, fill: int, flip: bool = False) -> np.ndarray:
+        """(..., H, W) map to (..., *size) over the same canvas: nearest, `fill` on the padding, never a new value.
+
+        With `flip` the map is mirrored first, as `image_content` does.
+        """
         self._check(values[..., None])
         rows, cols = (self._source_index(axis, n) for axis, n in enumerate(size))
-        inside = values[..., rows, :][..., cols]  # whole rows first: several times faster than both at once
+        if flip:
+            cols = self.source_size[1] - 1 - cols
+        inside = values[..., rows, :].take(cols, axis=-1)  # whole rows first: several times faster than both at once
+        if inside.shape[-2:] == size:
+            return inside
         out = np.full((*values.shape[:-2], *size), fill, values.dtype)
         out[..., : len(rows), : len(cols)] = inside
         return out
@@ -222,13 +233,17 @@ class ClipTransform:
         self.corruption = corruption or PastCorruption()
 
     def make_params(self, clip: Clip, generator: np.random.Generator) -> ClipParams:
-        """Draws the parameters of one clip; always takes the same number of draws, whatever the settings.
+        """Draws the parameters of one clip, as `draw_params` does for its size."""
+        return self.draw_params(_source_size(clip), generator)
+
+    def draw_params(self, size: Size, generator: np.random.Generator) -> ClipParams:
+        """Draws parameters for frames of (H, W); always takes the same number of draws, whatever the settings.
 
         Hue, blur, noise and corruption draw from a child of the generator: they change nothing drawn after them.
         """
         scale, flip, top, left, *colour = generator.random(7)
         low, high = self.scale_range
-        fit = Letterbox(_source_size(clip), self.image_size, low + (high - low) * scale)
+        fit = Letterbox(size, self.image_size, low + (high - low) * scale)
         offset = tuple(int(u * (max(0, c - t) + 1)) for u, c, t in zip((top, left), fit.content_size, fit.target_size))
         amounts = (self.brightness, self.contrast, self.saturation)
         brightness, contrast, saturation = (1 + amount * (2 * u - 1) for amount, u in zip(amounts, colour))
@@ -249,18 +264,25 @@ class ClipTransform:
 
     def apply(self, clip: Clip, params: ClipParams) -> Clip:
         """The clip at the new sizes: frames (F, H, W, 3) uint8, maps (L, h, w), ids untouched, void on the padding."""
-        step = -1 if params.flip else 1
+        pick = self.pixel_picker(params)
+        class_map, instance_map = pick(clip.class_map, VOID_ID), pick(clip.instance_map, 0)
+        return self.finish(replace(clip, class_map=class_map, instance_map=instance_map), params)
+
+    def pixel_picker(self, params: ClipParams) -> Callable[[np.ndarray, int], np.ndarray]:
+        """What `apply` does to (..., H, W) maps first, as a function of them and of the value on the padding."""
+        return partial(_pick, params=params, size=self.mask_size)
+
+    def finish(self, clip: Clip, params: ClipParams) -> Clip:
+        """The rest of `apply`, for a clip of whole frames whose maps the `pixel_picker` of these parameters made."""
         box = params.letterbox
         contents = [recolour(box.image_content(frame, flip=params.flip), params) for frame in clip.frames]
-        mapped = Clip(
-            frames=np.stack([box.pad(degrade(content, params, k)) for k, content in enumerate(contents)]),
-            class_map=box.map(clip.class_map[..., ::step], self.mask_size, fill=VOID_ID),
-            instance_map=box.map(clip.instance_map[..., ::step], self.mask_size, fill=0),
-            present=clip.present,
-            sequence_id=clip.sequence_id,
-            frame_id=clip.frame_id,
-        )
+        frames = [box.pad(degrade(content, params, k)) for k, content in enumerate(contents)]
+        mapped = replace(clip, frames=frames[0][None] if len(frames) == 1 else np.stack(frames))
         return self.corruption.apply(mapped, params.seed) if self.corruption else mapped
+
+
+def _pick(values: np.ndarray, fill: int, *, params: ClipParams, size: Size) -> np.ndarray:
+    return params.letterbox.map(values, size, fill=fill, flip=params.flip)
 
 
 def recolour(image: Image.Image, params: ClipParams) -> Image.Image:

@@ -12,8 +12,8 @@ import numpy as np
 
 from pix2seq_d.data.cityscapes import Cityscapes
 from pix2seq_d.data.cityscapes_vps import CityscapesVps
-from pix2seq_d.data.folder import LabelledVideos
 from pix2seq_d.data.formats import DataError
+from pix2seq_d.data.labelled_videos import LabelledVideos
 from pix2seq_d.data.submission_formats import Prediction, cityscapes_id, coco_id, step_id
 from pix2seq_d.data.submission_readers import find_predictions
 from pix2seq_d.engine.evaluate import IMAGE_METRICS, METRICS

@@ -8,7 +8,7 @@ import numpy as np
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
-from pix2seq_d.data.folder import VideoDataset
+from pix2seq_d.data.labelled_videos import VideoDataset
 from pix2seq_d.engine.evaluate import Evaluator
 from pix2seq_d.labels import LabelSpec
 from pix2seq_d.video.tracker import VideoPredictor

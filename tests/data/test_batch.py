@@ -33,6 +33,22 @@ def test_batch_to_moves_every_tensor_and_keeps_the_rest() -> None:
     tensors = [value for value in vars(moved).values() if isinstance(value, torch.Tensor)]
     assert len(tensors) == 5
     assert {t.device.type for t in tensors} == {"meta"}
-    assert [t.dtype for t in tensors] == [t.dtype for t in vars(batch).values() if isinstance(t, torch.Tensor)]
     assert moved.names == batch.names
     assert batch.frame.device.type == "cpu"
+
+
+def test_batch_to_makes_what_the_model_takes() -> None:
+    """Codes of 64 bits and contiguous frames, from small codes and frames in the memory order of images."""
+    small = make_batch(2)
+    small.frame = torch.arange(192, dtype=torch.uint8).reshape(2, 4, 8, 3).permute(0, 3, 1, 2)
+    small.class_codes, small.instance_codes = (
+        small.class_codes.to(torch.uint8) + 200,
+        small.instance_codes.int() + 70000,
+    )
+    moved = small.to("cpu")
+    assert (moved.class_codes.dtype, moved.instance_codes.dtype) == (torch.int64, torch.int64)
+    assert (moved.class_codes == 200).all()
+    assert (moved.instance_codes == 70000).all()
+    assert moved.frame.is_contiguous()
+    assert torch.equal(moved.frame, small.frame)
+    assert (moved.frame.dtype, moved.crowd.dtype, moved.present.dtype) == (torch.uint8, torch.bool, torch.bool)

@@ -1,21 +1,11 @@
-"""Folders of frames: natural order, sequences, numbers; and the clips that labelled videos make of them."""
+"""Folders of frames: natural order, sequences, numbers."""
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from pix2seq_d.data.folder import (
-    FrameFiles,
-    LabelledVideos,
-    frame_number,
-    list_images,
-    list_sequences,
-    natural_key,
-    pair_labels,
-    search_roots,
-)
-from pix2seq_d.data.formats import DataError, read_image, read_kitti_step, write_image, write_kitti_step
+from pix2seq_d.data.folder import frame_number, list_images, list_sequences, natural_key, search_roots
+from pix2seq_d.data.formats import DataError, read_image
 from pix2seq_d.labels import get_label_spec
 
 SPEC = get_label_spec("kitti-step")
@@ -137,129 +127,3 @@ def test_no_frames(tmp_path: Path, name: str, says: str) -> None:
         list_sequences(tmp_path / name)
     assert str(tmp_path / name) in str(error.value)
     assert "\n" not in str(error.value)
-
-
-# Labelled videos
-
-
-class KittiLike(LabelledVideos):
-    def read_label(self, path: Path) -> tuple[np.ndarray, np.ndarray]:
-        return read_kitti_step(path)
-
-
-def frame_files(root: Path, number: int, *, class_id: int = 13, size: tuple[int, int] = (4, 6)) -> FrameFiles:
-    """A frame of grey `number` whose map is `class_id` with instance `number` everywhere."""
-    image, label = root / f"{number}.jpg", root / f"{number}_map.png"
-    write_image(image.with_suffix(".png"), np.full((*size, 3), number, np.uint8))
-    write_kitti_step(label, np.full(size, class_id), np.full(size, number))
-    return FrameFiles(image.with_suffix(".png"), label)
-
-
-def test_clips_follow_frame_numbers(tmp_path: Path) -> None:
-    """Frames 9 10 12: at 12 the frame -1 is missing, -2 is frame 10; at 10 the frame -2 is missing."""
-    files = {"b": {n: frame_files(tmp_path, n) for n in (12, 9, 10)}}
-    videos = KittiLike(files, SPEC, past_offsets=(-2, -1), all_frames=True)
-    assert videos.frame_ids("b") == (9, 10, 12)
-    clips = [videos[i] for i in range(len(videos))]
-    assert [c.name for c in clips] == ["b/000009", "b/000010", "b/000012"]
-    assert [c.present.tolist() for c in clips] == [[False, False, True], [False, True, True], [True, False, True]]
-    assert clips[2].instance_map[:, 0, 0].tolist() == [10, 0, 12]
-    assert clips[2].class_map[:, 0, 0].tolist() == [13, 255, 13]
-    assert clips[2].frames[:, 0, 0, 0].tolist() == [10, 0, 12]
-    assert (clips[2].class_map.dtype, clips[2].instance_map.dtype) == (np.uint8, np.int32)
-
-
-def test_only_the_last_image_unless_asked(tmp_path: Path) -> None:
-    files = {"a": {n: frame_files(tmp_path, n) for n in (0, 1)}}
-    clip = KittiLike(files, SPEC, past_offsets=(-1,))[1]
-    assert clip.frames.shape == (1, 4, 6, 3)
-    assert clip.class_map.shape == (2, 4, 6)
-    assert KittiLike(files, SPEC)[1].class_map.shape == (1, 4, 6)
-
-
-def test_frames_are_read_when_asked_for(tmp_path: Path) -> None:
-    videos = KittiLike({"a": {5: frame_files(tmp_path, 5)}}, SPEC)
-    image, class_map, instance_map = videos.read_frame("a", 5)
-    assert (image[0, 0].tolist(), class_map[0, 0], instance_map[0, 0]) == ([5, 5, 5], 13, 5)
-    with pytest.raises(ValueError, match="got 'x'"):
-        videos.frame_ids("x")
-    with pytest.raises(ValueError, match="got 6"):
-        videos.read_frame("a", 6)
-    with pytest.raises(IndexError):
-        videos[1]
-
-
-@pytest.mark.parametrize("offsets", [(-1, -2), (0,), (1,), (-1, -1)])
-def test_past_offsets_are_checked(offsets: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match="past_offsets"):
-        KittiLike({}, SPEC, past_offsets=offsets)
-
-
-def test_class_id_outside_the_spec_names_the_file(tmp_path: Path) -> None:
-    files = {"a": {0: frame_files(tmp_path, 0), 1: frame_files(tmp_path, 1, class_id=19)}}
-    with pytest.raises(DataError, match=r"1_map\.png: .*got 19"):
-        KittiLike(files, SPEC)[1]
-
-
-def test_sizes_must_agree(tmp_path: Path) -> None:
-    big, small = frame_files(tmp_path, 0), frame_files(tmp_path, 1, size=(4, 5))
-    with pytest.raises(DataError, match=r"1_map\.png: expected the size of .*0\.png, 4x6, got 4x5"):
-        KittiLike({"a": {0: FrameFiles(big.image, small.label)}}, SPEC)[0]
-    with pytest.raises(DataError, match=r"0_map\.png: expected the size of the frame to predict, 4x5, got 4x6"):
-        KittiLike({"a": {0: big, 1: small}}, SPEC, past_offsets=(-1,))[1]
-
-
-def test_a_map_that_vanished_is_named(tmp_path: Path) -> None:
-    files = frame_files(tmp_path, 0)
-    videos = KittiLike({"a": {0: files}}, SPEC)
-    files.label.unlink()
-    with pytest.raises(DataError, match=r"0_map\.png"):
-        videos[0]
-
-
-def test_pair_labels_counts_missing_maps(tmp_path: Path) -> None:
-    pairs = [("a", n, tmp_path / f"{n}.png", tmp_path / f"{n}_map.png") for n in range(3)]
-    touch(tmp_path, "1_map.png")
-    with pytest.raises(DataError, match=r"0_map\.png: expected the label map of .*2 of 3 frames"):
-        pair_labels(pairs, root=tmp_path)
-    with pytest.raises(DataError, match=r"1\.png: expected one image for frame 1"):
-        pair_labels([pairs[1], pairs[1]], root=tmp_path)
-
-
-def test_a_listing_may_say_which_maps_exist(tmp_path: Path) -> None:
-    pairs = [("a", n, tmp_path / f"{n}.png", tmp_path / f"{n}_map.png") for n in range(2)]
-    index = pair_labels(pairs, root=tmp_path, exists={pair[3] for pair in pairs}.__contains__)
-    assert index["a"][1] == FrameFiles(tmp_path / "1.png", tmp_path / "1_map.png")
-
-
-# Frames without labels
-
-
-def test_frames_without_a_label_file_are_void_and_not_present(tmp_path: Path) -> None:
-    """Frame 1 of 0 1 2 has no map: void wherever it stands, but its image is there."""
-    files = {"a": {n: frame_files(tmp_path, n) for n in range(3)}}
-    files["a"][1] = files["a"][1]._replace(label=None)
-    videos = KittiLike(files, SPEC, past_offsets=(-2, -1), all_frames=True)
-    assert not videos.has_labels
-    assert videos[1].present.tolist() == [False, True, False]
-    assert videos[1].class_map[:, 0, 0].tolist() == [255, 13, 255]
-    assert videos[2].present.tolist() == [True, False, True]
-    assert videos[2].class_map[:, 0, 0].tolist() == [13, 255, 13]
-    assert videos[2].frames[:, 0, 0, 0].tolist() == [0, 1, 2]
-
-
-class WithNeighbours(KittiLike):
-    def past_image(self, sequence_id: str, frame_id: int, offset: int) -> Path | None:
-        return self.neighbours.get(frame_id + offset)
-
-    neighbours: dict[int, Path]
-
-
-def test_past_images_may_come_from_elsewhere(tmp_path: Path) -> None:
-    videos = WithNeighbours({"a": {5: frame_files(tmp_path, 5)}}, SPEC, past_offsets=(-2, -1), all_frames=True)
-    videos.neighbours = {4: frame_files(tmp_path, 4).image}
-    assert videos[0].frames[:, 0, 0, 0].tolist() == [0, 4, 5]
-    assert videos[0].present.tolist() == [False, False, True]
-    videos.neighbours = {4: frame_files(tmp_path, 4, size=(4, 7)).image}
-    with pytest.raises(DataError, match=r"4\.png: expected the size of the frame to predict, 4x6, got 4x7"):
-        videos[0]

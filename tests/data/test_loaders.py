@@ -1,6 +1,7 @@
 """Instance codes, samples, collation, and the order of training."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -15,6 +16,8 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from pix2seq_d.data.batch import Batch, Clip
+from pix2seq_d.data.corruption import PastCorruption
+from pix2seq_d.data.labelled_videos import PickPixels
 from pix2seq_d.data.loaders import EpochBatches, TrainingClips, assign_codes, build_loader, collate, encode_clip
 from pix2seq_d.data.transforms import ClipTransform
 from pix2seq_d.labels import get_label_spec
@@ -59,9 +62,17 @@ def equal(a: Batch, b: Batch) -> bool:
 # Instance codes
 
 
+def codes_of(
+    instance_map: np.ndarray, num_codes: int, generator: np.random.Generator | None = None, *, name: str = "c"
+) -> np.ndarray:
+    """`assign_codes` pixel by pixel of an (L, h, w) map."""
+    frames = np.arange(len(instance_map)).repeat(instance_map[0].size)
+    return assign_codes(instance_map.ravel(), frames, num_codes, generator, name=name).reshape(instance_map.shape)
+
+
 def test_codes_in_order_without_a_generator() -> None:
     instance_map = np.array([[[0, 70000, 5]], [[5, 0, 9]]])
-    codes = assign_codes(instance_map, 7, None, name="c")
+    codes = codes_of(instance_map, 7)
     assert codes.tolist() == [[[0, 3, 1]], [[1, 0, 2]]]
     assert codes.dtype == np.int64
 
@@ -74,7 +85,7 @@ def test_codes_are_a_renaming(seed: int, num_objects: int, num_codes: int) -> No
     num_objects = min(num_objects, num_codes)
     ids = np.concatenate([[0], rng.choice(50000, num_objects, replace=False) + 1])
     instance_map = ids[rng.integers(0, len(ids), (3, 5, 6))]
-    codes = assign_codes(instance_map, num_codes, rng, name="c")
+    codes = codes_of(instance_map, num_codes, rng)
     pairs = set(zip(instance_map.ravel().tolist(), codes.ravel().tolist()))
     assert len(pairs) == len({i for i, _ in pairs}) == len({c for _, c in pairs})
     assert ((codes == 0) == (instance_map == 0)).all()
@@ -82,7 +93,7 @@ def test_codes_are_a_renaming(seed: int, num_objects: int, num_codes: int) -> No
 
 
 def test_codes_are_drawn_from_all_of_them() -> None:
-    drawn = {int(assign_codes(np.array([[[8]]]), 5, np.random.default_rng(s), name="c")[0, 0, 0]) for s in range(99)}
+    drawn = {int(codes_of(np.array([[[8]]]), 5, np.random.default_rng(s))[0, 0, 0]) for s in range(99)}
     assert drawn == {1, 2, 3, 4, 5}
 
 
@@ -90,24 +101,24 @@ def test_more_instances_than_codes_in_one_frame() -> None:
     with pytest.raises(
         ValueError, match=r"^clip a/000007: expected at most 2 instances .*, got 3; 2 instance bits hold them"
     ):
-        assign_codes(np.array([[[0, 0, 0]], [[4, 5, 6]]]), 2, None, name="a/000007")
+        codes_of(np.array([[[0, 0, 0]], [[4, 5, 6]]]), 2, name="a/000007")
 
 
 def test_union_above_the_codes_shares() -> None:
     """Frames {1 2} {2 3} {3 4} with two codes: 3 4 of the last frame get 1 2; then 2 gets 2, 1 gets 1."""
     instance_map = np.array([[[1, 2]], [[2, 3]], [[3, 4]]])
-    assert assign_codes(instance_map, 2, None, name="c").tolist() == [[[1, 2]], [[2, 1]], [[1, 2]]]
+    assert codes_of(instance_map, 2).tolist() == [[[1, 2]], [[2, 1]], [[1, 2]]]
 
 
 def test_union_above_the_codes_prefers_unused_ones() -> None:
     """Frames {1 2} {3 4} with three codes: 3 4 get 1 2, 1 the unused 3, 2 shares 1."""
-    assert assign_codes(np.array([[[1, 2]], [[3, 4]]]), 3, None, name="c").tolist() == [[[3, 1]], [[1, 2]]]
+    assert codes_of(np.array([[[1, 2]], [[3, 4]]]), 3).tolist() == [[[3, 1]], [[1, 2]]]
 
 
 def test_object_without_a_free_code_is_unknown() -> None:
     """Two codes; 1 in frames 0 and 2, 2 in 1 and 2, 3 in 0 and 1: beside 1 and 2 nothing is left for 3."""
     instance_map = np.array([[[1, 3]], [[2, 3]], [[1, 2]]])
-    assert assign_codes(instance_map, 2, None, name="c").tolist() == [[[1, 0]], [[2, 0]], [[1, 2]]]
+    assert codes_of(instance_map, 2).tolist() == [[[1, 0]], [[2, 0]], [[1, 2]]]
 
 
 @settings(max_examples=80, deadline=None)
@@ -115,7 +126,7 @@ def test_object_without_a_free_code_is_unknown() -> None:
 def test_shared_codes_never_meet_in_a_frame(seed: int, num_codes: int) -> None:
     rng = np.random.default_rng(seed)
     instance_map = np.stack([rng.choice(20, num_codes, replace=False) + 1 for _ in range(3)])[:, None]
-    codes = assign_codes(instance_map, num_codes, rng, name="c")
+    codes = codes_of(instance_map, num_codes, rng)
     assert sorted(codes[-1, 0].tolist()) == list(range(1, num_codes + 1))
     for frame in codes:
         known = frame[frame > 0]
@@ -137,11 +148,18 @@ def test_encoded_clip_by_hand() -> None:
     assert (batch.names, batch.present.tolist()) == (["a/000007"], [[True]])
 
 
-def test_large_ids_of_neighbouring_classes_do_not_meet() -> None:
-    """Person (11) 65541 and rider (12) 5: two objects, also where an id needs more than 16 bits."""
-    spec = get_label_spec("cityscapes")
-    batch = encode_clip(small_clip([[[11, 12]]], [[[65541, 5]]]), spec, num_instance_codes=3)
+def test_large_ids_of_two_classes_stay_apart() -> None:
+    """Remapped and pseudo-video ids need more than 16 bits: person 2 * 65536 + 5 is another object than car 5."""
+    batch = encode_clip(small_clip([[[11, 13]]], [[[2 * 65536 + 5, 5]]]), SPEC, num_instance_codes=3)
     assert batch.instance_codes.tolist() == [[[[1, 2]]]]
+
+
+def test_objects_do_not_run_on_into_the_next_map() -> None:
+    """Equal neighbours at the end of one map and the start of the next, of one row and the next."""
+    clip = small_clip([[[0, 13], [13, 13]], [[13, 13], [0, 255]]], [[[0, 4], [4, 9]], [[9, 9], [0, 0]]])
+    batch = encode_clip(clip, SPEC, num_instance_codes=2)
+    assert batch.class_codes.tolist() == [[[[1, 14], [14, 14]], [[14, 14], [1, 0]]]]
+    assert batch.instance_codes.tolist() == [[[[0, 1], [1, 2]], [[2, 2], [0, 0]]]]
 
 
 def test_crowd_is_of_the_last_map() -> None:
@@ -161,8 +179,8 @@ def test_sample_shapes_and_dtypes() -> None:
     sample = clips[0, 1]
     assert len(clips) == 2
     assert (sample.frame.shape, sample.frame.dtype) == ((1, 3, 16, 24), torch.uint8)
-    assert (sample.class_codes.shape, sample.class_codes.dtype) == ((1, 3, 8, 12), torch.int64)
-    assert (sample.instance_codes.shape, sample.instance_codes.dtype) == ((1, 3, 8, 12), torch.int64)
+    assert (sample.class_codes.shape, sample.class_codes.dtype) == ((1, 3, 8, 12), torch.uint8)
+    assert (sample.instance_codes.shape, sample.instance_codes.dtype) == ((1, 3, 8, 12), torch.int32)
     assert (sample.crowd.shape, sample.crowd.dtype) == ((1, 8, 12), torch.bool)
     assert sample.present.tolist() == [[False, True, True]]
 
@@ -193,6 +211,34 @@ def test_samples_are_those_of_the_first_release() -> None:
         (48, 64), (24, 32), scale_range=(0.8, 2.2), flip_rate=0.5, brightness=0.3, contrast=0.4, saturation=0.5
     )
     assert golden_hash(transform) == "8140939f9511b2131e2910719807cadf8e4ac98b6440c674a0385bcb44a8979d"
+
+
+class PickedClips(MemoryClips):
+    """The same clips, giving away nothing but the pixels that are asked for."""
+
+    def __getitem__(self, index: int) -> Clip:
+        raise AssertionError("expected to be asked for pixels")
+
+    def read_clip(self, index: int, choose: Callable[[tuple[int, int]], PickPixels]) -> Clip:
+        clip = self.clips[index]
+        pick = choose(clip.class_map.shape[1:])
+        maps = [
+            np.stack([pick(m, fill) for m in values])
+            for values, fill in ((clip.class_map, 255), (clip.instance_map, 0))
+        ]
+        return replace(clip, class_map=maps[0], instance_map=maps[1])
+
+
+def test_picked_pixels_make_the_same_samples() -> None:
+    """With whole maps and with the pixels of the sample alone; scales below 1 leave padding."""
+    corruption = PastCorruption(drop_rate=0.5, shift=1)
+    transform = ClipTransform((16, 24), (8, 12), scale_range=(0.6, 2), flip_rate=0.5, noise=3, corruption=corruption)
+    whole, picked = (
+        TrainingClips(clips, transform, SPEC, num_instance_codes=7, seed=0)
+        for clips in (MemoryClips(2), PickedClips(2))
+    )
+    for key in ((epoch, index) for epoch in range(5) for index in range(2)):
+        assert equal(whole[key], picked[key])
 
 
 def test_varying_clips_are_those_of_the_epoch() -> None:
