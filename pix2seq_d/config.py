@@ -202,7 +202,7 @@ class TrainConfig:
         save_every: steps between checkpoints.
         keep_checkpoints: newest checkpoints kept.
         output_dir: run folder; empty = the script's own.
-        init_from: run folder, saved model or Hub id to take weights from at step 0; empty = none.
+        init_from: run folder, checkpoint, saved model or Hub id to take weights from at step 0; empty = none.
         encoder_weights: Hub id of ImageNet ResNet weights (safetensors, torchvision's names); empty = random.
         resume: continue from the newest complete checkpoint of output_dir.
         compile: compile encoder and denoiser with torch.compile (takes minutes at the start).

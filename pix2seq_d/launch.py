@@ -32,6 +32,7 @@ from pix2seq_d.data.formats import write_image
 from pix2seq_d.data.loader_faults import OpenedFiles
 from pix2seq_d.engine import checkpoint
 from pix2seq_d.engine.ema import build_ema
+from pix2seq_d.engine.handover import copy_weights
 from pix2seq_d.engine.health import explain
 from pix2seq_d.engine.interrupts import StopSignals
 from pix2seq_d.engine.optim import build_optimizer
@@ -155,12 +156,15 @@ def check_data(config: RunConfig) -> None:
     Raises:
         ValueError: they are not, naming what is missing, or they share no class with the label spec.
         OSError: they could not be fetched.
-        CheckpointError: the run is to be resumed, and its classes were others.
+        CheckpointError: the run is to be resumed, and its classes were others; or weights were put into its folder by
+            hand, which nothing would read.
     """
-    data, model = config.data, config.model
+    data, model, run_dir = config.data, config.model, Path(config.train.output_dir)
     spec = build_label_spec(data)
     if config.train.resume:
-        checkpoint.check_same_classes(Path(config.train.output_dir), spec)
+        checkpoint.check_same_classes(run_dir, spec)
+    if not config.train.init_from and not checkpoint.list_checkpoints(run_dir):
+        checkpoint.refuse_weights_by_hand(run_dir)
     prepare_data(data)
     build_clips(data, data.train_split, past_offsets=model.past_offsets, size=model.image_size)
     if config.validation.every:
@@ -200,7 +204,7 @@ def initial_model(config: RunConfig) -> Pix2SeqD:
     model = build_model(config)
     if config.train.init_from:
         source = Pix2SeqD.from_pretrained(checkpoint.find_model(config.train.init_from))
-        checkpoint.copy_weights(source, model, name=config.train.init_from)
+        copy_weights(source, model, name=config.train.init_from)
     elif config.train.encoder_weights:
         load_encoder_weights(model.encoder.resnet, config.train.encoder_weights)
     elif config.model.norm == "frozen_batch":

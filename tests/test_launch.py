@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +18,7 @@ from accelerate.state import AcceleratorState
 from PIL import Image
 from tiny_runs import accelerate_state, equal, files_below, read_records, tiny_config  # noqa: F401
 
+import pix2seq_d.models.pix2seq_d
 from pix2seq_d import launch
 from pix2seq_d.config import RunConfig
 from pix2seq_d.data.synthetic_videos import SyntheticVideos
@@ -87,14 +89,51 @@ def test_starting_from_a_run_with_other_instance_bits(
     finished: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     config = tiny_config(tmp_path, "--train.init_from", str(finished), "--model.num_instance_bits", "3")
-    model = launch.initial_model(config)
+    own = launch.initial_model(config).state_dict()
     source = Pix2SeqD.from_pretrained(finished / "model").state_dict()
-    own = model.state_dict()
-    kept = {name for name in own if own[name].shape != source[name].shape}
-    assert 0 < len(kept) < 8
     (message,) = [r.getMessage() for r in caplog.records]
-    assert all(name in message for name in kept)
-    assert all(torch.equal(own[name], source[name]) for name in set(own) - kept)
+    assert message == (
+        f"{finished}: 4 tensors are taken in part: denoiser.stem.weight (8 of 8 inputs, of 10 there), "
+        "denoiser.stem_cond.weight (24 of 24 inputs, of 28 there), "
+        "denoiser.out.weight (48 of 48 outputs, of 74 there), denoiser.out.bias (48 of 48 outputs, of 74 there)"
+    )
+    assert all(torch.equal(own[name], source[name]) for name in own if name not in message)
+
+
+@pytest.mark.parametrize("kind", ["run", "checkpoint", "model"])
+def test_every_place_that_weights_come_from(finished: Path, tmp_path: Path, kind: str) -> None:
+    newest = finished / "checkpoints" / "step-00000003"
+    place = {"run": finished, "checkpoint": newest, "model": newest / "model"}[kind]
+    found = launch.initial_model(tiny_config(tmp_path, "--train.init_from", str(place))).state_dict()
+    assert equal(dict(found), dict(Pix2SeqD.from_pretrained(finished / "model").state_dict()))
+
+
+def test_starting_from_the_hub(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fetched = []
+
+    def fetch(name: str, file: str, **_: object) -> str:
+        fetched.append((name, file))
+        return str(finished / "model" / file)
+
+    monkeypatch.setattr(pix2seq_d.models.pix2seq_d, "hf_hub_download", fetch)
+    found = launch.initial_model(tiny_config(tmp_path, "--train.init_from", "someone/some-model")).state_dict()
+    assert fetched == [("someone/some-model", "config.json"), ("someone/some-model", "model.safetensors")]
+    assert equal(dict(found), dict(Pix2SeqD.from_pretrained(finished / "model").state_dict()))
+
+
+@pytest.mark.parametrize("name", ["model-0.pt", "model-latest.pt"])
+def test_weights_put_into_the_run_folder_by_hand(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """They would not be read: said at once, unless the run has weights of its own or is told of others."""
+    (tmp_path / name).write_bytes(b"x")
+    with monkeypatch.context() as patch:
+        patch.setattr(launch, "build_model", None)
+        with pytest.raises(CheckpointError, match=rf"{name}: weights alone are not read, .*--train\.init_from"):
+            launch.run_training(tiny_config(tmp_path))
+    launch.check_data(tiny_config(tmp_path, "--train.init_from", str(finished)))
+    shutil.copytree(finished / "checkpoints", tmp_path / "checkpoints")
+    launch.check_data(tiny_config(tmp_path))
 
 
 def test_starting_from_a_different_model(finished: Path, tmp_path: Path) -> None:

@@ -200,7 +200,7 @@ def find_model(name_or_path: str) -> str:
     """The folder to load a model from, given a saved model, a checkpoint or a run folder; a Hub id is returned as is.
 
     Raises:
-        CheckpointError: a folder that holds none of these.
+        CheckpointError: a folder that holds none of these, or a file of weights alone.
     """
     path = Path(name_or_path)
     if not path.exists():
@@ -208,9 +208,31 @@ def find_model(name_or_path: str) -> str:
     for folder in (path, path / "model", *(p / "model" for p in list_checkpoints(path))):
         if (folder / CONFIG_NAME).is_file() and (folder / WEIGHTS_NAME).is_file():
             return str(folder)
+    refuse_weights_by_hand(path)
     raise CheckpointError(
         f"{path}: expected a saved model ({CONFIG_NAME} and {WEIGHTS_NAME}), a checkpoint or a run folder, found none"
     )
+
+
+def refuse_weights_by_hand(path: Path) -> None:
+    """Explains what to do with `model-0.*` or `model-latest.*`, put into a run folder by hand to start from.
+
+    Other trainers of the method take up such a file. Here it would be weights without the classes they are for.
+
+    Args:
+        path: such a file, or a folder that may hold one.
+
+    Raises:
+        CheckpointError: naming the file.
+    """
+    files = [path] if path.is_file() else sorted(path.glob("model-*.*"))
+    for file in files:
+        if re.fullmatch(r"model-(\d+|latest)\..+", file.name) and file.is_file():
+            raise CheckpointError(
+                f"{file}: weights alone are not read, they do not say which model and classes they are for; "
+                "name the run folder, checkpoint, saved model or Hub id that they come from with --train.init_from, "
+                "and move this file away"
+            )
 
 
 def export(run_dir: Path) -> Path:
@@ -235,22 +257,6 @@ def export_best(run_dir: Path, averaged: Pix2SeqD) -> Path:
     averaged.save_pretrained(partial)
     _replace_folder(partial, run_dir / "best")
     return run_dir / "best"
-
-
-def copy_weights(source: Pix2SeqD, target: Pix2SeqD, *, name: str) -> None:
-    """Starts `target` from `source`: tensors of equal name and shape are copied, the others listed in the log.
-
-    Raises:
-        CheckpointError: less than half of the target's weights would come from the source.
-    """
-    found, own = source.state_dict(), target.state_dict()
-    fitting = {k: v for k, v in found.items() if k in own and own[k].shape == v.shape}
-    copied = sum(v.numel() for v in fitting.values()) / max(1, sum(v.numel() for v in own.values()))
-    if copied < 0.5:
-        raise CheckpointError(f"{name}: only {copied:.0%} of the weights fit this model configuration")
-    target.load_state_dict(fitting, strict=False)
-    if differing := sorted(set(own) - set(fitting)):
-        logger.warning("%s: %d tensors keep their random start: %s", name, len(differing), ", ".join(differing))
 
 
 def _folder(run_dir: Path, step: int) -> Path:

@@ -1,20 +1,17 @@
-"""Models of a run: found in its folders, exported, and taken over by another run."""
+"""Models of a run: found in its folders, and exported."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
 from pathlib import Path
 
 import pytest
-import torch
 from saved_states import State
-from tiny_runs import accelerate_state, equal, files_below  # noqa: F401
+from tiny_runs import accelerate_state, files_below  # noqa: F401
 
-from pix2seq_d.engine.checkpoint import CheckpointError, copy_weights, export, find_model
-from pix2seq_d.models.pix2seq_d import Pix2SeqD
+from pix2seq_d.engine.checkpoint import CheckpointError, export, find_model
 
 pytestmark = pytest.mark.usefixtures("accelerate_state")
-Build = Callable[..., Pix2SeqD]
 
 
 # finding and exporting models
@@ -47,6 +44,20 @@ def test_find_model_refuses_what_holds_none(tmp_path: Path, kind: str) -> None:
         find_model(str(path))
 
 
+@pytest.mark.parametrize("name", ["model-0.pt", "model-latest.pt", "model-12.safetensors"])
+@pytest.mark.parametrize("given", ["folder", "file"])
+def test_weights_put_there_by_hand_are_explained(tmp_path: Path, name: str, given: str) -> None:
+    (tmp_path / name).write_bytes(b"x")
+    words = rf"^{re.escape(str(tmp_path / name))}: weights alone are not read, .*--train\.init_from"
+    with pytest.raises(CheckpointError, match=words):
+        find_model(str(tmp_path / name if given == "file" else tmp_path))
+
+
+def test_weights_put_beside_a_model_do_not_matter(saved: tuple[State, Path]) -> None:
+    (saved[1] / "model-0.pt").write_bytes(b"x")
+    assert find_model(str(saved[1])).endswith("step-00000002/model")
+
+
 def test_export_replaces_the_model_before(saved: tuple[State, Path]) -> None:
     state, run_dir = saved
     first = (export(run_dir) / "model.safetensors").read_bytes()
@@ -62,34 +73,3 @@ def test_export_replaces_the_model_before(saved: tuple[State, Path]) -> None:
 def test_export_without_a_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="expected a run with a checkpoint, found none"):
         export(tmp_path)
-
-
-# starting from another model
-
-
-def test_copy_weights_of_the_same_model(tiny_model: Build, caplog: pytest.LogCaptureFixture) -> None:
-    source, target = tiny_model(seed=1), tiny_model(seed=2)
-    copy_weights(source, target, name="x")
-    assert equal(dict(source.state_dict()), dict(target.state_dict()))
-    assert not caplog.records
-
-
-def test_copy_weights_lists_what_does_not_fit(tiny_model: Build, caplog: pytest.LogCaptureFixture) -> None:
-    source, target = tiny_model(num_instance_bits=3), tiny_model(seed=2, num_instance_bits=5)
-    own = {k: v.clone() for k, v in target.state_dict().items()}
-    copy_weights(source, target, name="some/run")
-    found, now = source.state_dict(), target.state_dict()
-    differing = {k for k, v in own.items() if found[k].shape != v.shape}
-    assert differing
-    for name, value in now.items():
-        assert torch.equal(value, own[name] if name in differing else found[name]), name
-    (message,) = [r.getMessage() for r in caplog.records]
-    assert message == (f"some/run: {len(differing)} tensors keep their random start: {', '.join(sorted(differing))}")
-
-
-def test_copy_weights_refuses_a_different_model(tiny_model: Build) -> None:
-    target = tiny_model(encoder_dim=32, denoiser_dim=32, denoiser_widths=(16, 24), stage_widths=(16, 24))
-    before = {k: v.clone() for k, v in target.state_dict().items()}
-    with pytest.raises(CheckpointError, match=r"some/run: only \d+% of the weights fit this model configuration"):
-        copy_weights(tiny_model(), target, name="some/run")
-    assert equal(before, dict(target.state_dict()))
