@@ -210,6 +210,7 @@ class TrainConfig:
         max_skips: stop when so many steps in a row had a loss or gradient that is not finite; such steps are skipped.
         cpu: stay on the CPU although a GPU is there.
         threads: CPU threads per process for torch; 0 leaves torch's choice.
+        trackers: tensorboard, wandb or another of Accelerate's; auto = tensorboard where it is installed; [] = none.
     """
 
     steps: int = 50_000
@@ -238,6 +239,7 @@ class TrainConfig:
     max_skips: int = 10
     cpu: bool = False
     threads: int = 0
+    trackers: tuple[str, ...] = ("auto",)
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,13 @@ import gc
 import json
 import logging
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import ProjectConfiguration, set_seed
 from torch import nn
 
 from pix2seq_d.build import (
@@ -37,6 +38,7 @@ from pix2seq_d.engine.health import explain
 from pix2seq_d.engine.interrupts import StopSignals
 from pix2seq_d.engine.optim import build_optimizer
 from pix2seq_d.engine.runlog import RunLog
+from pix2seq_d.engine.tracking import choose_trackers, start_trackers, track, track_picture
 from pix2seq_d.engine.trainer import fit, validation_is_missing
 from pix2seq_d.engine.validation import NEED_THINGS, summary, validate
 from pix2seq_d.models.layers import compile_around_dropout, set_recompute
@@ -78,7 +80,7 @@ def run_training(config: RunConfig) -> Path:
     opened: OpenedFiles = loader.worker_init_fn  # type: ignore[assignment]
     prepared = accelerator.prepare(loader)
     redo = ("validation",) if validation_is_missing(progress, start, settings) else ()
-    log = _open_log(run_dir, values, start, redo) if accelerator.is_main_process else None
+    log = _open_log(accelerator, run_dir, values, start, redo)
     state = _RunState(config, run_dir, accelerator, ema.ema_model, progress, log)
     with StopSignals() as signals:
         try:
@@ -186,6 +188,8 @@ def build_accelerator(config: RunConfig) -> Accelerator:
         cpu=cpu,
         mixed_precision=config.train.precision,
         gradient_accumulation_steps=config.train.accumulation,
+        log_with=choose_trackers(config.train.trackers) or None,  # it warns of an empty list
+        project_config=ProjectConfiguration(logging_dir=str(Path(config.train.output_dir) / "trackers")),
     )
     expected = int(os.environ.get("WORLD_SIZE", 1))
     if accelerator.num_processes != expected:
@@ -225,11 +229,17 @@ def _build_optimizer(train: TrainConfig, module: nn.Module) -> torch.optim.Optim
     return build_optimizer(module, lr=train.lr, betas=betas, weight_decay=train.weight_decay)
 
 
-def _open_log(run_dir: Path, values: dict[str, Any], start: int, redo: tuple[str, ...]) -> RunLog:
-    log = RunLog(run_dir, start=start, redo=redo)
-    partial = run_dir / "config.json.partial"
-    partial.write_text(json.dumps(values, indent=2))
-    partial.replace(run_dir / "config.json")
+def _open_log(
+    accelerator: Accelerator, run_dir: Path, values: dict[str, Any], start: int, redo: tuple[str, ...]
+) -> RunLog | None:
+    """Trackers on every process, the log on the main process."""
+    start_trackers(accelerator, run_dir, values, start=start)
+    if not accelerator.is_main_process:
+        return None
+    log = RunLog(run_dir, start=start, redo=redo, also=partial(track, accelerator))
+    written = run_dir / "config.json.partial"
+    written.write_text(json.dumps(values, indent=2))
+    written.replace(run_dir / "config.json")
     return log
 
 
@@ -253,5 +263,7 @@ def _score(
     scores = summary(result)
     if log is not None:
         log.write("validation", step, **scores)
-        write_image(run_dir / "samples" / f"step-{step:08d}.png", grid([[picture] for picture in pictures]))
+        sheet = grid([[picture] for picture in pictures])
+        write_image(run_dir / "samples" / f"step-{step:08d}.png", sheet)
+        track_picture(accelerator, step, sheet)
     return scores

@@ -36,7 +36,7 @@ def test_settings_are_json_and_of_their_types(config: RunConfig) -> None:
             if isinstance(hint, type):
                 assert type(value) is hint, name
             elif isinstance(value, tuple):
-                assert all(type(v) is int for v in value), name
+                assert all(type(v) is get_args(hint)[0] for v in value), name
             else:
                 assert value in get_args(hint), name
 

@@ -20,7 +20,8 @@ TINY_OPTIONS = (
     "--model.encoder_layers 1 --model.encoder_heads 2 --model.pyramid_dim 8 --model.cond_channels 8 "
     "--model.denoiser_widths [8,16] --model.denoiser_dim 16 --model.denoiser_layers 1 --model.denoiser_heads 2 "
     "--data.num_workers 0 --data.num_sequences 4 --data.num_frames 4 --data.difficulty easy --train.batch_size 2 "
-    "--train.steps 3 --train.warmup_steps 2 --train.log_every 1 --train.save_every 100 --validation.every 0"
+    "--train.steps 3 --train.warmup_steps 2 --train.log_every 1 --train.save_every 100 --validation.every 0 "
+    "--train.trackers []"
 ).split()
 
 PARITY_OPTIONS = (  # 20 steps with dropout, and a validation of three videos at the end

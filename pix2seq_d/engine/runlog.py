@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,18 @@ class RunLog:
         run_dir: run folder.
         start: steps done; records of later steps go.
         redo: kinds whose records of step `start` go too.
+        also: called with kind, step and values of every record once it is written; None = nothing.
     """
 
-    def __init__(self, run_dir: Path, *, start: int = 0, redo: Collection[str] = ()) -> None:
-        self.path = run_dir / "log.jsonl"
+    def __init__(
+        self,
+        run_dir: Path,
+        *,
+        start: int = 0,
+        redo: Collection[str] = (),
+        also: Callable[[str, int, Mapping[str, Any]], None] | None = None,
+    ) -> None:
+        self.path, self.also = run_dir / "log.jsonl", also
         run_dir.mkdir(parents=True, exist_ok=True)
         if self.path.exists():
             lines = [(line, _parse(line)) for line in self.path.read_text().splitlines()]
@@ -43,6 +51,8 @@ class RunLog:
                 file.write(line + "\n")
         except OSError as error:
             raise OSError(error.errno, f"cannot write the log: {error.strerror}", str(self.path)) from error
+        if self.also is not None:
+            self.also(kind, step, values)
 
 
 def read_log(run_dir: Path, kind: str) -> list[dict[str, Any]]:

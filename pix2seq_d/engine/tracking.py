@@ -1,0 +1,92 @@
+"""Trackers (TensorBoard, Weights & Biases, ...) through Accelerate: what log.jsonl gets, sample pictures, the settings.
+
+They are a convenience: log.jsonl holds everything, and a tracker that fails ends no training.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from accelerate import Accelerator
+from accelerate.tracking import GeneralTracker, get_available_trackers
+from accelerate.utils import LoggerType
+
+logger = logging.getLogger(__name__)
+
+PROJECT = "pix2seq_d"
+
+
+def choose_trackers(names: Sequence[str]) -> list[str | GeneralTracker]:
+    """What Accelerate is to log with.
+
+    Args:
+        names: of trackers; "auto" = tensorboard where it is installed.
+
+    Raises:
+        ValueError: a name that Accelerate does not know, or a tracker that is not installed.
+    """
+    installed = {str(LoggerType(name)) for name in get_available_trackers()}
+    known = [name for name in LoggerType.list() if name != "all"]
+    for name in names:
+        if name not in ("auto", *known):
+            raise ValueError(f"train.trackers: expected names of auto, {', '.join(sorted(known))}, got {name!r}")
+        if name not in ("auto", *installed):
+            raise ValueError(f"train.trackers: {name} is not installed: pip install {name}, or leave it out")
+    wanted = ["tensorboard" if name == "auto" else name for name in names]
+    return [name for name in dict.fromkeys(wanted) if name in installed]
+
+
+def start_trackers(accelerator: Accelerator, run_dir: Path, settings: Mapping[str, Any], *, start: int = 0) -> None:
+    """Opens the accelerator's trackers and gives them the settings; call it on every process.
+
+    Args:
+        accelerator: made with `choose_trackers`.
+        run_dir: whose name runs get where the tracker lets them have one.
+        settings: sections of the configuration.
+        start: steps done; of later ones TensorBoard shows what is tracked from now on.
+    """
+    options: dict[str, Any] = {"wandb": {"name": run_dir.name}}
+    if start:
+        options["tensorboard"] = {"purge_step": start + 1}
+    flat = {f"{section}.{key}": _plain(v) for section, values in settings.items() for key, v in values.items()}
+    accelerator.init_trackers(PROJECT, config=flat, init_kwargs=options)
+
+
+def track(accelerator: Accelerator, kind: str, step: int, values: Mapping[str, Any]) -> None:
+    """Hands the numbers of a record of the log over as `kind/name`; those that are not finite are left out."""
+    numbers = {f"{kind}/{k}": v for k, v in values.items() if isinstance(v, int | float) and math.isfinite(v)}
+    if numbers:
+        _each(accelerator, lambda tracker: tracker.log(numbers, step=step))
+
+
+def track_picture(accelerator: Accelerator, step: int, picture: np.ndarray) -> None:
+    """Hands an (H, W, 3) uint8 picture over to the trackers that take any."""
+
+    def show(tracker: GeneralTracker) -> None:
+        if not hasattr(tracker, "log_images"):
+            return
+        layout = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
+        value = picture if tracker.name == "aim" else picture[None]  # the others take several at a time
+        tracker.log_images({"samples": value}, step=step, **layout)
+
+    _each(accelerator, show)
+
+
+def _plain(value: Any) -> bool | int | float | str:
+    return value if isinstance(value, bool | int | float | str) else json.dumps(value)
+
+
+def _each(accelerator: Accelerator, action: Callable[[Any], None]) -> None:
+    """Calls `action` with every tracker; one that raises is not called again."""
+    for tracker in list(accelerator.trackers):
+        try:
+            action(tracker)
+        except Exception as error:  # libraries, networks and servers of every kind
+            accelerator.trackers.remove(tracker)
+            logger.warning("tracker %s failed and gets nothing more, log.jsonl goes on: %s", tracker.name, error)

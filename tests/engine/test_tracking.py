@@ -1,0 +1,202 @@
+"""Trackers: which are chosen, what they are given, and that none of them ends a run."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from accelerate import Accelerator
+from accelerate.tracking import GeneralTracker
+from accelerate.utils import LoggerType
+from tiny_runs import accelerate_state, read_records, tiny_config  # noqa: F401
+
+from pix2seq_d import launch
+from pix2seq_d.engine import tracking
+from pix2seq_d.engine.runlog import RunLog
+from pix2seq_d.engine.tracking import choose_trackers, start_trackers, track, track_picture
+
+pytestmark = pytest.mark.usefixtures("accelerate_state")
+
+
+class Own(GeneralTracker):
+    """Keeps everything that Accelerate gives it."""
+
+    requires_logging_directory = False
+
+    def __init__(self, name: str = "own") -> None:
+        self.name = name
+        self.settings: dict[str, Any] = {}
+        self.logged: list[tuple[int, dict[str, float]]] = []
+        self.pictures: list[tuple[int, dict[str, np.ndarray], dict[str, str]]] = []
+        self.finished = False
+        super().__init__()
+
+    @property
+    def tracker(self) -> Own:
+        return self
+
+    def store_init_configuration(self, values: dict[str, Any]) -> None:
+        self.settings = values
+
+    def log(self, values: dict[str, float], step: int | None = None, **_: Any) -> None:
+        self.logged.append((step or 0, values))
+
+    def log_images(self, values: dict[str, np.ndarray], step: int | None = None, **options: Any) -> None:
+        self.pictures.append((step or 0, values, options))
+
+    def finish(self) -> None:
+        self.finished = True
+
+
+class NumbersOnly(Own):
+    """A tracker that takes no pictures, as many do."""
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "log_images":
+            raise AttributeError(name)
+        return super().__getattribute__(name)
+
+
+@pytest.fixture
+def started(tmp_path: Path) -> Callable[..., Accelerator]:
+    def start(*trackers: GeneralTracker) -> Accelerator:
+        accelerator = Accelerator(cpu=True, log_with=list(trackers))
+        start_trackers(accelerator, tmp_path / "run", {"train": {"lr": 0.1}})
+        return accelerator
+
+    return start
+
+
+# choosing
+
+
+def test_tensorboard_is_the_default_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = [LoggerType.WANDB]
+    monkeypatch.setattr(tracking, "get_available_trackers", lambda: installed)
+    assert choose_trackers(["auto"]) == []
+    installed.append(LoggerType.TENSORBOARD)
+    assert choose_trackers(["auto"]) == ["tensorboard"]
+    assert choose_trackers(["auto", "wandb", "tensorboard"]) == ["tensorboard", "wandb"]
+    assert choose_trackers([]) == []
+    assert choose_trackers(["wandb", "tensorboard"]) == ["wandb", "tensorboard"]
+    with pytest.raises(ValueError, match=r"^train\.trackers: mlflow is not installed"):
+        choose_trackers(["wandb", "mlflow"])
+
+
+@pytest.mark.parametrize("name", ["tensorbord", "all", ""])
+def test_unknown_trackers_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=rf"^train\.trackers: expected names of auto, .*tensorboard.*, got '{name}'$"):
+        choose_trackers([name])
+
+
+# what they are given
+
+
+def test_settings_are_flat_and_plain(tmp_path: Path) -> None:
+    own = Own()
+    config = tiny_config(tmp_path)
+    start_trackers(Accelerator(cpu=True, log_with=[own]), tmp_path, asdict(config))
+    assert own.settings["train.lr"] == 1e-3
+    assert own.settings["model.image_size"] == "[32, 64]"
+    assert own.settings["data.pseudo_video"] is False
+    assert own.settings["train.trackers"] == "[]"
+    assert {type(v) for v in own.settings.values()} <= {bool, int, float, str}
+
+
+def test_numbers_of_the_log(started: Callable[..., Accelerator], tmp_path: Path) -> None:
+    own = Own()
+    log = RunLog(tmp_path, also=partial(track, started(own)))
+    log.write("train", 3, loss=0.5, grad_norm=float("nan"), samples=["a"])
+    log.write("skipped", 4, loss=float("inf"), samples=["b"])
+    log.write("validation", 5, pq=0.25, miou=1)
+    assert own.logged == [(3, {"train/loss": 0.5}), (5, {"validation/pq": 0.25, "validation/miou": 1})]
+    assert [r["step"] for r in read_records(tmp_path)] == [3, 4, 5]
+
+
+def test_pictures_as_each_tracker_takes_them(started: Callable[..., Accelerator]) -> None:
+    trackers = [Own(name) for name in ("own", "tensorboard", "aim")]
+    picture = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
+    track_picture(started(*trackers, NumbersOnly()), 7, picture)
+    shapes = [(1, 2, 4, 3), (1, 2, 4, 3), (2, 4, 3)]
+    for own, shape, options in zip(trackers, shapes, [{}, {"dataformats": "NHWC"}, {}]):
+        ((step, values, given),) = own.pictures
+        assert (step, list(values), given) == (7, ["samples"], options)
+        assert values["samples"].shape == shape
+        assert np.array_equal(values["samples"].reshape(picture.shape), picture)
+
+
+def test_a_tracker_that_fails_is_dropped(
+    started: Callable[..., Accelerator], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def fails(values: dict[str, float], step: int | None = None) -> None:
+        calls.append(step)
+        raise ConnectionError("no route to host")
+
+    broken, own = Own("broken"), Own()
+    monkeypatch.setattr(broken, "log", fails)
+    accelerator = started(broken, own)
+    for step in (1, 2):
+        track(accelerator, "train", step, {"loss": 1.0})
+    assert calls == [1]
+    assert [step for step, _ in own.logged] == [1, 2]
+    (message,) = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    assert message == "tracker broken failed and gets nothing more, log.jsonl goes on: no route to host"
+
+
+# in a run
+
+
+def test_a_run_with_a_tracker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = Own()
+    monkeypatch.setattr(launch, "choose_trackers", lambda names: [own])
+    options = "--validation.every 3 --validation.num_sequences 1 --validation.num_frames 1".split()
+    launch.run_training(tiny_config(tmp_path / "run", *options))
+    assert own.settings["train.output_dir"] == str(tmp_path / "run")
+    assert [(step, next(iter(v)).split("/")[0]) for step, v in own.logged] == [
+        (1, "train"), (2, "train"), (3, "train"), (3, "validation"),
+    ]  # fmt: skip
+    records = read_records(tmp_path / "run")
+    assert [v["train/loss"] for _, v in own.logged[:3]] == [r["loss"] for r in records[:3]]
+    assert own.logged[3][1]["validation/miou"] == records[3]["miou"]
+    assert [(step, v["samples"].dtype) for step, v, _ in own.pictures] == [(3, np.uint8)]
+    assert own.finished
+
+
+def test_resuming_hides_what_tensorboard_has_of_later_steps(tmp_path: Path) -> None:
+    class Fake:
+        def __init__(self) -> None:
+            self.calls: list[tuple[str, dict[str, Any]]] = []
+
+        def init_trackers(self, project: str, *, config: dict[str, Any], init_kwargs: dict[str, Any]) -> None:
+            self.calls.append((project, init_kwargs))
+
+    fake = Fake()
+    start_trackers(fake, tmp_path / "mine", {})  # type: ignore[arg-type]
+    start_trackers(fake, tmp_path / "mine", {}, start=5)  # type: ignore[arg-type]
+    assert fake.calls == [
+        ("pix2seq_d", {"wandb": {"name": "mine"}}),
+        ("pix2seq_d", {"wandb": {"name": "mine"}, "tensorboard": {"purge_step": 6}}),
+    ]
+
+
+@pytest.mark.skipif(find_spec("tensorboard") is None, reason="tensorboard is not installed")
+def test_a_run_with_tensorboard(tmp_path: Path) -> None:
+    options = "--train.trackers [tensorboard] --validation.every 3 --validation.num_sequences 1".split()
+    launch.run_training(tiny_config(tmp_path, *options, "--validation.num_frames", "1"))
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(tmp_path / "trackers" / "pix2seq_d")).Reload()
+    losses = [r["loss"] for r in read_records(tmp_path) if r["kind"] == "train"]
+    assert [e.value for e in events.Scalars("train/loss")] == pytest.approx(losses)
+    assert [e.step for e in events.Images("samples")] == [3]
+    assert json.loads((tmp_path / "config.json").read_text())["train"]["trackers"] == ["tensorboard"]
