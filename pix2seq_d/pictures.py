@@ -189,11 +189,15 @@ _SCALE = 3  # drawn at three times the size, then averaged down: smooth lines
 
 @dataclass(frozen=True)
 class _Axes:
-    """Where data coordinates lie on the canvas: box (left, top, right, bottom) in pixels, ranges (low, high)."""
+    """Where data coordinates lie on the canvas: box (left, top, right, bottom) in pixels, ranges (low, high).
+
+    With `log_y`, y are the decimal logarithms of the data.
+    """
 
     box: tuple[float, float, float, float]
     x_range: tuple[float, float]
     y_range: tuple[float, float]
+    log_y: bool = False
 
     def x(self, value: float) -> float:
         left, _, right, _ = self.box
@@ -212,35 +216,66 @@ def plot_curve(
     x_label: str,
     y_label: str,
     size: tuple[int, int] = (420, 720),
+    log_y: bool = False,
 ) -> None:
     """Draws lines into a picture file, for example the losses of a run.
 
     Args:
-        series: (x, y) points by name, in drawing order; points that are not finite leave a gap.
+        series: as in `draw_curve`, like title, x_label, y_label, size and log_y.
         path: .png, .jpg, .jpeg or .webp.
         title: above the plot.
         x_label: below the x axis.
         y_label: above the y axis.
-        size: (H, W) of the picture, at least (160, 240).
+        size: (H, W) of the picture.
+        log_y: logarithmic y axis.
 
     Raises:
-        ValueError: a picture too small, another suffix, or no finite point at all.
+        ValueError: as `draw_curve`, or another suffix.
+    """
+    save_picture(path, draw_curve(series, title=title, x_label=x_label, y_label=y_label, size=size, log_y=log_y))
+
+
+def draw_curve(
+    series: Mapping[str, Sequence[Point]],
+    *,
+    title: str,
+    x_label: str,
+    y_label: str,
+    size: tuple[int, int] = (420, 720),
+    log_y: bool = False,
+) -> np.ndarray:
+    """Draws lines.
+
+    Args:
+        series: (x, y) points by name, in drawing order; points that are not finite leave a gap.
+        title: above the plot.
+        x_label: below the x axis.
+        y_label: above the y axis.
+        size: (H, W) of the picture, at least (160, 240).
+        log_y: logarithmic y axis; points at or below 0 leave a gap.
+
+    Returns:
+        (H, W, 3) uint8.
+
+    Raises:
+        ValueError: a picture too small, or no finite point at all.
     """
     if size[0] < 160 or size[1] < 240:
         raise ValueError(f"size: expected at least (160, 240), got {tuple(size)}")
+    if log_y:
+        series = {name: [(x, math.log10(y) if y > 0 else math.nan) for x, y in p] for name, p in series.items()}
     x_range = _data_range("x", [p[0] for points in series.values() for p in points if _finite(p)], pad=0.0)
     y_range = _data_range("y", [p[1] for points in series.values() for p in points if _finite(p)], pad=0.05)
     image = Image.new("RGB", (size[1] * _SCALE, size[0] * _SCALE), _PAPER)
     draw = ImageDraw.Draw(image)
     top = _draw_heading(draw, title, list(series) if len(series) > 1 else [], width=size[1])
-    labels = [_tick_text(v, _tick_step(y_range, 6)) for v in _ticks(y_range, 6)]
-    left = 28 + max(text_width(label, 12) for label in labels)
+    left = 28 + max(text_width(label, 12) for _, label in _y_ticks(y_range, log_y))
     box = tuple(_SCALE * v for v in (left, top + 28, size[1] - 24, size[0] - 50))
-    axes = _Axes((box[0], box[1], box[2], box[3]), x_range, y_range)
+    axes = _Axes((box[0], box[1], box[2], box[3]), x_range, y_range, log_y)
     _draw_axes(draw, axes, x_label, y_label)
     for k, points in enumerate(series.values()):
         _draw_line(draw, axes, points, _LINES[k % len(_LINES)])
-    save_picture(path, np.array(image.resize(size[::-1], Image.Resampling.BOX)))
+    return np.array(image.resize(size[::-1], Image.Resampling.BOX))
 
 
 def _finite(point: Point) -> bool:
@@ -266,6 +301,19 @@ def _ticks(values: tuple[float, float], count: int) -> list[float]:
     step = _tick_step(values, count)
     first, last = math.ceil(values[0] / step - 1e-9), math.floor(values[1] / step + 1e-9)
     return [k * step for k in range(first, last + 1)]
+
+
+def _y_ticks(values: tuple[float, float], log_y: bool) -> list[tuple[float, str]]:
+    """Places and labels on the y axis; on a logarithmic one powers of ten, else 1 2 5, else even steps of the data."""
+    if not log_y:
+        return [(v, _tick_text(v, _tick_step(values, 6))) for v in _ticks(values, 6)]
+    for digits in ((1,), (1, 2, 5)):
+        powers = range(math.floor(values[0]), math.ceil(values[1]) + 1)
+        places = [(math.log10(d) + k, f"{float(f'{d}e{k}'):g}") for k in powers for d in digits]
+        if len(inside := [p for p in places if values[0] <= p[0] <= values[1]]) > 2:
+            return inside
+    data = 10 ** values[0], 10 ** values[1]
+    return [(math.log10(v), _tick_text(v, _tick_step(data, 6))) for v in _ticks(data, 6)]
 
 
 def _tick_text(value: float, step: float) -> str:
@@ -295,10 +343,9 @@ def _draw_heading(draw: ImageDraw.ImageDraw, title: str, names: list[str], *, wi
 
 def _draw_axes(draw: ImageDraw.ImageDraw, axes: _Axes, x_label: str, y_label: str) -> None:
     left, top, right, bottom = axes.box
-    for value in _ticks(axes.y_range, 6):
+    for value, label in _y_ticks(axes.y_range, axes.log_y):
         y = axes.y(value)
         draw.line([(left, y), (right, y)], fill=_GRID, width=_SCALE)
-        label = _tick_text(value, _tick_step(axes.y_range, 6))
         _text(draw, (left - 8 * _SCALE, y), label, size=12, anchor="rm", colour=_FAINT)
     for value in _ticks(axes.x_range, 7):
         x = axes.x(value)

@@ -56,6 +56,7 @@ ROOMS = {
     "launch": (7, "commands"),
     "commands": (7, "commands"),
     "commands_report": (7, "commands"),
+    "commands_plot": (7, "commands"),
     "evaluation": (7, "commands"),
     "inference": (7, "commands"),
     "cli": (7, "commands"),

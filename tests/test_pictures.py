@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pix2seq_d import pictures
 from pix2seq_d.pictures import (
     captioned,
     check_picture,
@@ -211,6 +212,31 @@ def test_plot_leaves_gaps_at_values_that_are_not_finite(tmp_path: Path) -> None:
     middle = slice(180, 240)
     assert len(where(whole[:, middle], BLUE))
     assert not len(where(gap[:, middle], BLUE))
+
+
+def test_a_logarithmic_axis_makes_a_decay_straight(tmp_path: Path) -> None:
+    points = [(float(x), 10.0 ** (-x / 25)) for x in range(101)]
+    straight = where(plot(tmp_path / "a.png", {"loss": points}, log_y=True), BLUE)
+    bent = where(plot(tmp_path / "b.png", {"loss": points}), BLUE)
+    assert np.corrcoef(straight.T)[0, 1] > 0.999
+    assert np.corrcoef(bent.T)[0, 1] < 0.9
+    with pytest.raises(ValueError, match="series: expected at least one finite point"):
+        plot(tmp_path / "c.png", {"loss": [(0, 0), (1, -1)]}, log_y=True)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "labels"),
+    [
+        (0.002, 300, ["0.01", "0.1", "1", "10", "100"]),
+        (0.04, 0.9, ["0.05", "0.1", "0.2", "0.5"]),
+        (0.12, 0.19, ["0.12", "0.14", "0.16", "0.18"]),
+        (3.0, 60000.0, ["10", "100", "1000", "10000"]),
+    ],
+)
+def test_labels_of_a_logarithmic_axis(low: float, high: float, labels: list[str]) -> None:
+    ticks = pictures._y_ticks((math.log10(low), math.log10(high)), True)
+    assert [label for _, label in ticks] == labels
+    assert [10**place for place, _ in ticks] == pytest.approx([float(label) for label in labels])
 
 
 @pytest.mark.parametrize(
