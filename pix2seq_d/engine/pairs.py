@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -33,11 +34,13 @@ class Frame(NamedTuple):
         name: sequence and frame, for people.
         prediction: file of the predicted map, for error messages.
         target: what `Pairs.read` finds the frame by.
+        number: its place in the sequence, ascending with gaps; None where the names hold no such order.
     """
 
     name: str
     prediction: Path
     target: Any
+    number: int | None = None
 
 
 class Pairs(Protocol):
@@ -85,7 +88,7 @@ class FolderPairs:
         for sequence_id, prediction, target in _pairs(Path(predictions), Path(ground_truth)):
             name = f"{sequence_id}/{prediction.stem}"
             sequences.setdefault(sequence_id, []).append(Frame(name, prediction, target))
-        self.sequences: Mapping[str, Sequence[Frame]] = sequences
+        self.sequences: Mapping[str, Sequence[Frame]] = {key: _in_order(frames) for key, frames in sequences.items()}
 
     def read(self, frame: Frame) -> tuple[Maps, Maps]:
         """Both maps; raises DataError for a broken file."""
@@ -131,6 +134,13 @@ def _pairs(predictions: Path, ground_truth: Path) -> list[tuple[str, Path, Path]
         preds = {(sequence_id, frame): path for (_, frame), path in preds.items()}
     _check_same_frames(predictions, preds, targets)
     return [(key[0], preds[key], _map_of(target)) for key, target in targets.items()]
+
+
+def _in_order(frames: list[Frame]) -> list[Frame]:
+    """The frames, without their numbers where these start anew (a_0, a_1, b_0 in one folder)."""
+    numbers = [frame_number(frame.prediction) for frame in frames]
+    ascending = all(a < b for a, b in pairwise(numbers))
+    return [frame._replace(number=n) for frame, n in zip(frames, numbers)] if ascending else frames
 
 
 def _map_of(path: Path) -> Path:

@@ -259,7 +259,7 @@ def _score_sequences(pairs: Pairs, scoring: Scoring, sequences: Sequence[str], a
         for frame in pairs.sequences[sequence_id]:
             prediction, target = pairs.read(frame)
             counts = joint_counts(*prediction, *target, layout=evaluator.layout, where=str(frame.prediction))
-            evaluator.update_counts(counts, sequence_id)
+            evaluator.update_counts(counts, sequence_id, frame=frame.number)
             if log is not None:
                 log.update(counts, frame.name)
             advance(1)
