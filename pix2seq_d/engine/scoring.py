@@ -207,7 +207,9 @@ def _score_chunks(
         if num_workers == 0:
             return {k: _score_sequences(pairs, scoring, chunk, bar.update) for k, chunk in chunks.items()}
         context = _clean_processes()
-        pool = ProcessPoolExecutor(num_workers, context, initializer=_start_worker, initargs=(pairs, scoring))
+        stop = context.Value("b", 0, lock=False)  # without a lock, which a process that is killed might hold
+        job = pairs, scoring, stop
+        pool = ProcessPoolExecutor(num_workers, context, initializer=_start_worker, initargs=job)
         try:
             order = _largest_first(pairs, chunks)
             waiting = {pool.submit(_score_in_worker, chunks[k]): k for k in order}
@@ -221,6 +223,7 @@ def _score_chunks(
             reason = "a process ended before its work was done; is memory short? --num_workers 0 needs the least"
             raise ChildProcessError(f"num_workers {num_workers}: {reason}") from None
         finally:
+            stop.value = 1
             pool.shutdown(cancel_futures=True)
 
 
@@ -237,18 +240,25 @@ def _clean_processes() -> Any:
     return context
 
 
-_job: tuple[Pairs, Scoring] | None = None  # of a worker process, sent once and not with every chunk
+_job: tuple[Pairs, Scoring, Any] | None = None  # of a worker process, sent once and not with every chunk
 
 
-def _start_worker(pairs: Pairs, scoring: Scoring) -> None:
+def _start_worker(pairs: Pairs, scoring: Scoring, stop: Any) -> None:
     global _job
-    _job = pairs, scoring
+    _job = pairs, scoring, stop
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the main process ends the others
 
 
 def _score_in_worker(sequences: Sequence[str]) -> Scores:
     assert _job is not None, "the initializer has run"
-    return _score_sequences(*_job, sequences, lambda frames: None)
+    pairs, scoring, stop = _job
+
+    def go_on(frames: int) -> None:
+        if stop.value:  # an error elsewhere, or Ctrl-C: nobody waits for the rest
+            raise InterruptedError("scoring was stopped")
+
+    go_on(0)
+    return _score_sequences(pairs, scoring, sequences, go_on)
 
 
 def _score_sequences(pairs: Pairs, scoring: Scoring, sequences: Sequence[str], advance: Callable[[int], Any]) -> Scores:

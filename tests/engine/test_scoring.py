@@ -7,6 +7,7 @@ import os
 import pickle
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,28 @@ def test_a_process_that_is_killed(pairs: FolderPairs, tmp_path: Path) -> None:
     deadly = Deadly(tmp_path / "pred", tmp_path / "gt", KITTI)
     with pytest.raises(ChildProcessError, match=r"^num_workers 1: a process ended before .*--num_workers 0 needs"):
         score(deadly, Scoring(), num_workers=1)
+
+
+class Slow(FolderPairs):
+    """The first sequence that is read is broken, the others take their time."""
+
+    def read(self, frame: Any) -> Any:
+        if frame.name.startswith("0004"):
+            raise ValueError("0004 is broken")
+        time.sleep(0.4)
+        with open(self.log, "a") as log:
+            log.write(f"{frame.name}\n")
+        return super().read(frame)
+
+
+def test_an_error_waits_for_no_sequence(pairs: FolderPairs, tmp_path: Path) -> None:
+    """Neither does Ctrl-C: what a process has begun, or has been given, ends with its frame."""
+    slow = Slow(tmp_path / "pred", tmp_path / "gt", KITTI)
+    slow.log = tmp_path / "log"
+    slow.log.touch()
+    with pytest.raises(ValueError, match=r"^0004 is broken$"):
+        score(slow, Scoring(), num_workers=1)
+    assert len(slow.log.read_text().splitlines()) < 5, "the sequence after it was not read to its end"
 
 
 def test_processes_only_where_they_pay(pairs: FolderPairs, monkeypatch: pytest.MonkeyPatch) -> None:
