@@ -128,7 +128,7 @@ class BenchmarkPairs:
         return self._found.read(frame.name, (height, width)), target
 
     def read_image(self, frame: Frame) -> np.ndarray | None:
-        """The image, None where its file is not there."""
+        """The image, None where its file is missing or broken."""
         try:
             return self._dataset.read_frame(*frame.target)[0]
         except DataError:

@@ -14,6 +14,7 @@ import numpy as np
 from pix2seq_d.data.folder import frame_number, list_sequences, natural_key
 from pix2seq_d.data.formats import (
     IMAGE_SUFFIXES,
+    DataError,
     check_class_ids,
     png_header,
     read_image,
@@ -98,11 +99,14 @@ class FolderPairs:
         return _read(frame.prediction, self.spec), target
 
     def read_image(self, frame: Frame) -> np.ndarray | None:
-        """The image that lies beside the map, or where its folder says."""
+        """The image that lies beside the map, or where its folder says; None where it is missing or broken."""
         path = Path(frame.target)
         beside = path.with_name(f"{path.stem.removesuffix('_panoptic')}_leftImg8bit.png")
         candidates = [beside] if beside.is_file() else _images_of(path)
-        return read_image(candidates[0]) if candidates else None
+        try:
+            return read_image(candidates[0]) if candidates else None
+        except DataError:
+            return None
 
 
 def _images_of(path: Path) -> list[Path]:
