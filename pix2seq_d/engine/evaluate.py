@@ -139,5 +139,5 @@ class Evaluator:
 def _with_names(result: Any, class_names: Sequence[str], *, of_classes: bool = False) -> Any:
     if not isinstance(result, dict):
         return result
-    names = {key: class_names[key] if of_classes else str(key) for key in result}
+    names = {key: class_names[key] if of_classes and isinstance(key, int) else str(key) for key in result}
     return {names[k]: _with_names(v, class_names, of_classes=k == "per_class") for k, v in result.items()}

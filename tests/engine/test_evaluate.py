@@ -41,6 +41,14 @@ def test_result_survives_json():
     assert list(result["stq"]["per_sequence"]) == ["7"]
 
 
+def test_a_sequence_may_be_called_as_a_key_is():
+    evaluator = Evaluator(KITTI)
+    for maps in random_video(np.random.default_rng(1), 2):
+        evaluator.update(*maps, "per_class")
+    result = evaluator.compute()["stq"]
+    assert result["per_sequence"]["per_class"]["stq"] == result["stq"]
+
+
 def test_tensors_equal_arrays():
     arrays, tensors = Evaluator(KITTI), Evaluator(KITTI)
     for maps in random_video(np.random.default_rng(2), 3):
