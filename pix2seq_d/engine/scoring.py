@@ -37,6 +37,7 @@ class Scoring:
         windows: sizes of VPQ.
         options: variants, as for Evaluator.
         per_sequence: also score every sequence alone.
+        sequence_classes: with the scores of its classes; of many stills with many classes these take much memory.
         failures: also gather what goes wrong.
     """
 
@@ -44,6 +45,7 @@ class Scoring:
     windows: tuple[int, ...] = (1, 2, 3, 4)
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     per_sequence: bool = False
+    sequence_classes: bool = True
     failures: bool = False
 
     def evaluator(self, spec: LabelSpec) -> Evaluator:
@@ -57,7 +59,7 @@ class Scores:
 
     Attributes:
         evaluator: of all of them.
-        per_sequence: what `Evaluator.compute` gives for each, where it is asked for.
+        per_sequence: what `Evaluator.compute` gives for each, where it is asked for, with or without its classes.
         failures: of each, where they are asked for.
     """
 
@@ -275,11 +277,17 @@ def _score_sequences(pairs: Pairs, scoring: Scoring, sequences: Sequence[str], a
             advance(1)
         part = Scores(evaluator)
         if scoring.per_sequence:
-            part.per_sequence[sequence_id] = evaluator.compute()
+            alone = evaluator.compute()
+            part.per_sequence[sequence_id] = alone if scoring.sequence_classes else _without_classes(alone)
         if log is not None:
             part.failures[sequence_id] = log.result
         scores.merge(part)
     return scores
+
+
+def _without_classes(result: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {key: value for key, value in result.items() if key != "per_class"}
+    return {key: _without_classes(value) if isinstance(value, dict) else value for key, value in kept.items()}
 
 
 def _merged(pairs: Pairs, scoring: Scoring, parts: Mapping[int, Scores]) -> Scores:

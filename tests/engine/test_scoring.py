@@ -20,7 +20,7 @@ from pix2seq_d.engine import scoring as module
 from pix2seq_d.engine.evaluate import Evaluator
 from pix2seq_d.engine.pairs import FolderPairs
 from pix2seq_d.engine.scoring import Scores, Scoring, evaluate_folders, make_chunks, score
-from pix2seq_d.engine.tables import write_json
+from pix2seq_d.engine.tables import sequence_rows, write_json
 
 ROOT = Path(__file__).parents[2]
 EVERYTHING = Scoring(per_sequence=True, failures=True)
@@ -149,6 +149,17 @@ def test_windows_metrics_and_variants_are_used(pairs: FolderPairs) -> None:
     assert compute(metrics=("pq",)).keys() == {"spec", "num_frames", "pq"}
     variant = compute(metrics=("pq",), options={"pq": {"subtract_void": False}})
     assert variant["pq"]["pq"] != compute(metrics=("pq",))["pq"]["pq"]
+
+
+def test_sequences_with_and_without_their_classes(pairs: FolderPairs) -> None:
+    whole, headlines = (
+        score(pairs, Scoring(per_sequence=True, sequence_classes=keep), num_workers=0).per_sequence["0003"]
+        for keep in (True, False)
+    )
+    assert "car" in whole["vpq"]["per_window"]["1"].pop("per_class")
+    assert "per_class" not in json.dumps(headlines)
+    assert headlines["vpq"]["per_window"]["1"] == whole["vpq"]["per_window"]["1"]
+    assert sequence_rows(headlines, {"0003": headlines}) == sequence_rows(whole, {"0003": whole})
 
 
 # Ranks
