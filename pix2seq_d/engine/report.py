@@ -141,7 +141,7 @@ def _classes(rows: list[list[Any]]) -> str:
     cells = [
         [row[0], *(str(v) if k in counts else percent(v) for k, v in enumerate(row[1:], 1))]
         for row in others
-        if any(row[1:])
+        if any(v is not None for k, v in enumerate(row[1:], 1) if k not in counts)
     ]
     note = (
         "In percent; FP are predicted segments without a match, FN missed ones. Classes that do not occur are left out."

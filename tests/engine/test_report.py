@@ -112,6 +112,16 @@ def test_sequences_with_nothing_to_score_are_not_the_worst(pairs: FolderPairs, t
     assert {name for name in header if void[name] == ""} == {*header} - {"Sequence", "IoU", "frames"}
 
 
+def test_a_class_of_which_nothing_is_right_is_shown(tmp_path: Path) -> None:
+    for side, values in (("gt", [[0, 1, 11]]), ("pred", [[0, 0, 0]])):
+        write_png(tmp_path / side / "0016E5_07959.png", np.array(values, np.uint8))
+    pairs = FolderPairs(tmp_path / "pred", tmp_path / "gt", CAMVID)
+    scores = score(pairs, Scoring(metrics=("miou",), per_sequence=True, failures=True), num_workers=0)
+    page = write_report(tmp_path / "report", pairs, scores, title="x").read_text()
+    shown = {name for name in CAMVID.class_names if f"<tr><td class=l>{name}</td><td>" in page}
+    assert shown == {CAMVID.class_names[0], CAMVID.class_names[1]}
+
+
 def test_scores_without_failures_are_refused(pairs: FolderPairs, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="scores: expected those of all sequences"):
         write_report(tmp_path / "report", pairs, score(pairs, Scoring(), num_workers=0), title="x")
