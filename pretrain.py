@@ -1,4 +1,4 @@
-"""Pretrains on still images (Cityscapes by default), all past maps nulled; train.py continues from the result."""
+"""Pretrains on still images (Cityscapes by default), made into clips; train.py continues from the result."""
 
 import sys
 

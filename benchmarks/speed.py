@@ -76,7 +76,7 @@ def training(config: RunConfig, repeats: int) -> None:
     size = config.train.batch_size
     batches = iter(build_train_loader(config, model, start=0, num_processes=1))
     settings = LoopSettings(steps=1, batch_size=size)
-    batch = next(batches)
+    batch = next(batches).to("cpu")
 
     def forward() -> torch.Tensor:
         return module(batch, step_generators(settings, 0, 0, size, 0)).loss

@@ -6,6 +6,7 @@ B batch, G groups (class code, instance code), K all groups' bits, S all groups'
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -56,7 +57,7 @@ class BitCodec:
     def __post_init__(self) -> None:
         if not self.group_bits or any(not 1 <= n <= 16 for n in self.group_bits):
             raise ValueError(f"group_bits: expected one or more numbers in 1..16, got {self.group_bits}")
-        if self.scale <= 0:
+        if not 0 < self.scale < math.inf:
             raise ValueError(f"scale: expected a positive number, got {self.scale}")
 
     @property

@@ -87,6 +87,7 @@ def _prepare(arguments: argparse.Namespace) -> tuple[Pairs, Scoring]:
         metrics=tuple(arguments.metrics) if arguments.metrics else None,
         windows=tuple(arguments.windows),
         per_sequence=bool(arguments.per_sequence or arguments.csv or arguments.report),
+        sequence_classes=bool(arguments.per_sequence and arguments.output),  # nothing else shows them
         failures=arguments.report is not None,
     )
     if arguments.format is None:

@@ -150,8 +150,8 @@ def _check_device(name: str | None) -> None:
     if name is None:
         return
     try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:  # an unknown device, and one that is not there
+        torch.zeros(1, device=name).cpu()
+    except (RuntimeError, AssertionError) as error:  # an unknown device, one that is not there, and "meta"
         reason = str(error).splitlines()[0]
         raise ValueError(f"--device: expected a device of this machine, got {name!r} ({reason})") from None
 

@@ -55,8 +55,7 @@ def run_training(config: RunConfig) -> Path:
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
     settings = build_loop_settings(config)
-    if not settings.save_every:  # the last checkpoint is what the run is for
-        raise ValueError("train.save_every: expected at least 1, got 0")
+    check_numbers(config)
     check_data(config)
     accelerator = build_accelerator(config)
     set_seed(config.train.seed)
@@ -148,6 +147,24 @@ class _RunState:
                 checkpoint.export_best(self.run_dir, self.averaged)
         if self.accelerator.is_main_process:
             checkpoint.note_progress(self.run_dir, step, progress)
+
+
+def check_numbers(config: RunConfig) -> None:
+    """Refuses now what the first validation, or whoever loads the trained model, would refuse hours later.
+
+    Raises:
+        ValueError: a number of steps, frames or pixels that is too small.
+    """
+    least = {"sampling.num_steps": 1, "sampling.num_steps_next": 1, "sampling.td_steps": 0, "sampling.min_pixels": 0}
+    least["train.save_every"] = 1  # the last checkpoint is what the run is for
+    if config.validation.every:
+        names = ("num_sequences", "num_frames", "num_steps", "num_steps_next")
+        least |= {f"validation.{name}": 1 for name in names}
+    for name, bound in least.items():
+        section, field = name.split(".")
+        value = getattr(getattr(config, section), field)
+        if not value >= bound:
+            raise ValueError(f"{name}: expected at least {bound}, got {value}")
 
 
 def check_data(config: RunConfig) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from pix2seq_d.data.formats import to_rgb
 from pix2seq_d.labels import LabelSpec
 from pix2seq_d.models.pix2seq_d import Pix2SeqD
 from pix2seq_d.video.tracker import PanopticMap, VideoPredictor
@@ -104,4 +105,4 @@ class Pix2SeqDPipeline:
 
 
 def _as_array(frame: Frame) -> np.ndarray:
-    return np.asarray(frame.convert("RGB")) if isinstance(frame, Image.Image) else frame
+    return to_rgb(frame, "frame") if isinstance(frame, Image.Image) else frame

@@ -121,7 +121,10 @@ def predict_sources(
     waiting = [s for s in sources if not record.is_finished(s, skipping=on_error == "skip")]
     if kept := len(sources) - len(waiting):
         kind = "images" if stills else "sequences"
-        logger.info("%s: %d of %d %s are finished already", output_folder, kept, len(sources), kind)
+        text = (
+            "%s: %d of %d %s are finished already and stay as they are, maps and pictures; --overwrite makes them anew"
+        )
+        logger.info(text, output_folder, kept, len(sources), kind)
     count = 0
     options: dict[str, Any] = {"outputs": outputs, "on_error": on_error, "stills": stills}
     with tqdm(total=sum(len(s.names) for s in waiting), unit="frame", dynamic_ncols=True, disable=None) as bar:

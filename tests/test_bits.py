@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -77,7 +78,13 @@ def test_codec_round_trip() -> None:
 
 @pytest.mark.parametrize(
     ("group_bits", "scale", "message"),
-    [((), 0.1, "group_bits"), ((0,), 0.1, "group_bits"), ((3, 17), 0.1, "group_bits"), ((3,), 0.0, "scale")],
+    [
+        ((), 0.1, "group_bits"),
+        ((0,), 0.1, "group_bits"),
+        ((3, 17), 0.1, "group_bits"),
+        ((3,), 0.0, "scale"),
+        ((3,), math.nan, "scale"),
+    ],
 )
 def test_wrong_layouts_raise(group_bits: tuple[int, ...], scale: float, message: str) -> None:
     with pytest.raises(ValueError, match=f"{message}: expected"):

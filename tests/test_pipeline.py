@@ -48,9 +48,8 @@ def test_other_modes_of_pillow_are_made_rgb(pipeline: Pix2SeqDPipeline) -> None:
     grey = frames(1)[0][..., 0]
     rgb = np.repeat(grey[..., None], 3, 2)
     rgba = np.concatenate([rgb, np.full((40, 70, 1), 9, np.uint8)], 2)
-    maps = [pipeline([Image.fromarray(a)]) for a in (grey, rgb, rgba)]
-    assert same(maps[0], maps[1])
-    assert same(maps[1], maps[2])
+    maps = [pipeline([Image.fromarray(a)]) for a in (grey, rgb, rgba, grey.astype(np.uint16) * 257)]
+    assert all(same(maps[0], other) for other in maps[1:])
 
 
 def test_a_stream_takes_a_frame_only_when_its_map_is_asked_for(pipeline: Pix2SeqDPipeline) -> None:

@@ -224,6 +224,7 @@ def test_inference_exports_when_it_is_done(call: Call, data: Path, model: Path, 
         (["--td_steps", -1], "td_steps: expected at least 0, got -1.0"),
         (["--seed", -1], "seed: expected at least 0, got -1"),
         (["--device", "toaster"], "--device: expected a device of this machine, got 'toaster'"),
+        (["--device", "meta"], "--device: expected a device of this machine, got 'meta'"),
         (["--device", "cuda:99"], "--device: expected a device of this machine, got 'cuda:99'"),
         (["--animation", "gif", "--fps", 0], "fps: expected above 0"),
         (

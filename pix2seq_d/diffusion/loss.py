@@ -91,6 +91,7 @@ class DiffusionLoss:
         with torch.no_grad():
             first = denoiser(x_t, gamma, cond, None)
             x0_estimate = self.codec.expected_bits(first) if self.target == "softmax" else first
+        torch.clear_autocast_cache()  # older torch takes weights that were cast without gradients again
         return x0_estimate.detach() * chosen.view(-1, 1, 1, 1)
 
     def _cross_entropy(self, logits: Tensor, codes: Tensor) -> Tensor:

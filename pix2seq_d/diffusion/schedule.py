@@ -88,7 +88,7 @@ def time_grid(num_steps: int, td_steps: float = 0.0) -> list[tuple[float, float]
     """
     if num_steps < 1:
         raise ValueError(f"num_steps: expected at least 1, got {num_steps}")
-    if td_steps < 0:
+    if not td_steps >= 0:  # nor NaN
         raise ValueError(f"td_steps: expected at least 0, got {td_steps}")
     return [(1 - i / num_steps, max(1 - (i + 1 + td_steps) / num_steps, 0.0)) for i in range(num_steps)]
 

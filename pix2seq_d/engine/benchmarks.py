@@ -54,7 +54,7 @@ BENCHMARKS = {
     "cityscapes-step": Benchmark(cityscapes_id),
     # crowds are ignored and windows count labelled frames: k = 0, 5, 10, 15 of the paper
     "cityscapes-vps": Benchmark(cityscapes_id, {"vpq": {"ignore_crowd": True}}),
-    "bdd100k": Benchmark(_stem, {"pq": {"subtract_void": False}}),
+    "bdd100k": Benchmark(_stem, {"pq": {"subtract_void": False, "crowd_excuses": "any_class"}}),
     "coco": Benchmark(_coco_name),
     "camvid": Benchmark(_stem),
     "folder": Benchmark(_in_folder),
@@ -110,7 +110,7 @@ class BenchmarkPairs:
         self._source, self._num_left_out = source, len(files) - len(wanted)
         sequences: dict[str, list[Frame]] = {}
         for frame, key in wanted.items():
-            sequences.setdefault(key[0], []).append(Frame(frame, files[frame], key))
+            sequences.setdefault(key[0], []).append(Frame(frame, files[frame], key, key[1]))
         self.sequences: Mapping[str, Sequence[Frame]] = sequences
 
     def notes(self) -> list[str]:
@@ -128,7 +128,7 @@ class BenchmarkPairs:
         return self._found.read(frame.name, (height, width)), target
 
     def read_image(self, frame: Frame) -> np.ndarray | None:
-        """The image, None where its file is not there."""
+        """The image, None where its file is missing or broken."""
         try:
             return self._dataset.read_frame(*frame.target)[0]
         except DataError:

@@ -199,13 +199,15 @@ def list_checkpoints(run_dir: Path) -> list[Path]:
 def find_model(name_or_path: str) -> str:
     """The folder to load a model from, given a saved model, a checkpoint or a run folder; a Hub id is returned as is.
 
+    Of a run it is the newest checkpoint's: `RUN/model/` is older where a run was started again to go further.
+
     Raises:
         CheckpointError: a folder that holds none of these, or a file of weights alone.
     """
     path = Path(name_or_path)
     if not path.exists():
         return name_or_path
-    for folder in (path, path / "model", *(p / "model" for p in list_checkpoints(path))):
+    for folder in (path, *(p / "model" for p in list_checkpoints(path)), path / "model"):
         if (folder / CONFIG_NAME).is_file() and (folder / WEIGHTS_NAME).is_file():
             return str(folder)
     refuse_weights_by_hand(path)

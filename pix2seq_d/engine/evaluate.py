@@ -70,6 +70,7 @@ class Evaluator:
         target_instance: IntegerMap | None,
         sequence_id: SequenceId = "0",
         *,
+        frame: int | None = None,
         where: str | None = None,
     ) -> None:
         """Adds one frame; the frames of a sequence come in order and in one go.
@@ -80,19 +81,22 @@ class Evaluator:
             target_semantic: (H, W) class ids.
             target_instance: (H, W) instance ids, 0 = crowd in thing classes; None as above.
             sequence_id: the video.
-            where: beginning of error messages, sequence and frame number if None.
+            frame: its number, for error messages and to have the order checked; gaps are allowed. None: unknown.
+            where: beginning of messages about the maps, sequence and frame number if None.
 
         Raises:
             TypeError, ValueError: as `pix2seq_d.metrics.counts.joint_counts`; nothing is counted then.
+            ValueError: `frame` is not above the last one of its sequence; nothing is counted then.
         """
-        where = where or f"sequence {sequence_id!r}, frame {self.num_frames.get(sequence_id, 0)}"
+        number = self.num_frames.get(sequence_id, 0) if frame is None else frame
+        where = where or f"sequence {sequence_id!r}, frame {number}"
         maps = pred_semantic, pred_instance, target_semantic, target_instance
-        self.update_counts(joint_counts(*maps, layout=self.layout, where=where), sequence_id)
+        self.update_counts(joint_counts(*maps, layout=self.layout, where=where), sequence_id, frame=frame)
 
-    def update_counts(self, counts: JointCounts, sequence_id: SequenceId = "0") -> None:
-        """Adds one frame whose histogram (`joint_counts` with this layout) is known already."""
+    def update_counts(self, counts: JointCounts, sequence_id: SequenceId = "0", *, frame: int | None = None) -> None:
+        """Adds one frame whose histogram (`joint_counts` with this layout) is known already; `frame` as in `update`."""
         for metric in self.metrics.values():
-            metric.update_counts(counts, sequence_id=sequence_id)
+            metric.update_counts(counts, sequence_id=sequence_id, frame=frame)
         self.num_frames[sequence_id] = self.num_frames.get(sequence_id, 0) + 1
 
     def merge(self, other: Evaluator) -> None:
@@ -135,5 +139,5 @@ class Evaluator:
 def _with_names(result: Any, class_names: Sequence[str], *, of_classes: bool = False) -> Any:
     if not isinstance(result, dict):
         return result
-    names = {key: class_names[key] if of_classes else str(key) for key in result}
+    names = {key: class_names[key] if of_classes and isinstance(key, int) else str(key) for key in result}
     return {names[k]: _with_names(v, class_names, of_classes=k == "per_class") for k, v in result.items()}

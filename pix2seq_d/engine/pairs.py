@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -13,6 +14,7 @@ import numpy as np
 from pix2seq_d.data.folder import frame_number, list_sequences, natural_key
 from pix2seq_d.data.formats import (
     IMAGE_SUFFIXES,
+    DataError,
     check_class_ids,
     png_header,
     read_image,
@@ -33,11 +35,13 @@ class Frame(NamedTuple):
         name: sequence and frame, for people.
         prediction: file of the predicted map, for error messages.
         target: what `Pairs.read` finds the frame by.
+        number: its place in the sequence, ascending with gaps; None where the names hold no such order.
     """
 
     name: str
     prediction: Path
     target: Any
+    number: int | None = None
 
 
 class Pairs(Protocol):
@@ -85,7 +89,7 @@ class FolderPairs:
         for sequence_id, prediction, target in _pairs(Path(predictions), Path(ground_truth)):
             name = f"{sequence_id}/{prediction.stem}"
             sequences.setdefault(sequence_id, []).append(Frame(name, prediction, target))
-        self.sequences: Mapping[str, Sequence[Frame]] = sequences
+        self.sequences: Mapping[str, Sequence[Frame]] = {key: _in_order(frames) for key, frames in sequences.items()}
 
     def read(self, frame: Frame) -> tuple[Maps, Maps]:
         """Both maps; raises DataError for a broken file."""
@@ -95,11 +99,14 @@ class FolderPairs:
         return _read(frame.prediction, self.spec), target
 
     def read_image(self, frame: Frame) -> np.ndarray | None:
-        """The image that lies beside the map, or where its folder says."""
+        """The image that lies beside the map, or where its folder says; None where it is missing or broken."""
         path = Path(frame.target)
         beside = path.with_name(f"{path.stem.removesuffix('_panoptic')}_leftImg8bit.png")
         candidates = [beside] if beside.is_file() else _images_of(path)
-        return read_image(candidates[0]) if candidates else None
+        try:
+            return read_image(candidates[0]) if candidates else None
+        except DataError:
+            return None
 
 
 def _images_of(path: Path) -> list[Path]:
@@ -131,6 +138,13 @@ def _pairs(predictions: Path, ground_truth: Path) -> list[tuple[str, Path, Path]
         preds = {(sequence_id, frame): path for (_, frame), path in preds.items()}
     _check_same_frames(predictions, preds, targets)
     return [(key[0], preds[key], _map_of(target)) for key, target in targets.items()]
+
+
+def _in_order(frames: list[Frame]) -> list[Frame]:
+    """The frames, without their numbers where these start anew (a_0, a_1, b_0 in one folder)."""
+    numbers = [frame_number(frame.prediction) for frame in frames]
+    ascending = all(a < b for a, b in pairwise(numbers))
+    return [frame._replace(number=n) for frame, n in zip(frames, numbers)] if ascending else frames
 
 
 def _map_of(path: Path) -> Path:

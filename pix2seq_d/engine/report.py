@@ -129,7 +129,7 @@ def _worst_sequences(rows: list[list[Any]]) -> str:
     header, *others = rows
     score = next(t for t in ("STQ", "PQ", "VPQ", "mIoU") if t in header)
     place = header.index(score)
-    ranked = sorted(others[:-1], key=lambda row: row[place])[:MAX_ROWS]
+    ranked = sorted(others[:-1], key=lambda row: (row[place] is None, row[place]))[:MAX_ROWS]
     cells = [[row[0], *map(percent, row[1:-1]), str(row[-1])] for row in ranked]
     note = f"By {score}, in percent; the worst {len(ranked)} of {len(others) - 1}, all in sequences.csv."
     return _section("Worst sequences", _note(note), _table(header, cells))
@@ -141,7 +141,7 @@ def _classes(rows: list[list[Any]]) -> str:
     cells = [
         [row[0], *(str(v) if k in counts else percent(v) for k, v in enumerate(row[1:], 1))]
         for row in others
-        if any(row[1:])
+        if any(v is not None for k, v in enumerate(row[1:], 1) if k not in counts)
     ]
     note = (
         "In percent; FP are predicted segments without a match, FN missed ones. Classes that do not occur are left out."

@@ -37,6 +37,7 @@ class Scoring:
         windows: sizes of VPQ.
         options: variants, as for Evaluator.
         per_sequence: also score every sequence alone.
+        sequence_classes: with the scores of its classes; of many stills with many classes these take much memory.
         failures: also gather what goes wrong.
     """
 
@@ -44,6 +45,7 @@ class Scoring:
     windows: tuple[int, ...] = (1, 2, 3, 4)
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     per_sequence: bool = False
+    sequence_classes: bool = True
     failures: bool = False
 
     def evaluator(self, spec: LabelSpec) -> Evaluator:
@@ -57,7 +59,7 @@ class Scores:
 
     Attributes:
         evaluator: of all of them.
-        per_sequence: what `Evaluator.compute` gives for each, where it is asked for.
+        per_sequence: what `Evaluator.compute` gives for each, where it is asked for, with or without its classes.
         failures: of each, where they are asked for.
     """
 
@@ -207,7 +209,9 @@ def _score_chunks(
         if num_workers == 0:
             return {k: _score_sequences(pairs, scoring, chunk, bar.update) for k, chunk in chunks.items()}
         context = _clean_processes()
-        pool = ProcessPoolExecutor(num_workers, context, initializer=_start_worker, initargs=(pairs, scoring))
+        stop = context.Value("b", 0, lock=False)  # without a lock, which a process that is killed might hold
+        job = pairs, scoring, stop
+        pool = ProcessPoolExecutor(num_workers, context, initializer=_start_worker, initargs=job)
         try:
             order = _largest_first(pairs, chunks)
             waiting = {pool.submit(_score_in_worker, chunks[k]): k for k in order}
@@ -221,6 +225,7 @@ def _score_chunks(
             reason = "a process ended before its work was done; is memory short? --num_workers 0 needs the least"
             raise ChildProcessError(f"num_workers {num_workers}: {reason}") from None
         finally:
+            stop.value = 1
             pool.shutdown(cancel_futures=True)
 
 
@@ -237,18 +242,25 @@ def _clean_processes() -> Any:
     return context
 
 
-_job: tuple[Pairs, Scoring] | None = None  # of a worker process, sent once and not with every chunk
+_job: tuple[Pairs, Scoring, Any] | None = None  # of a worker process, sent once and not with every chunk
 
 
-def _start_worker(pairs: Pairs, scoring: Scoring) -> None:
+def _start_worker(pairs: Pairs, scoring: Scoring, stop: Any) -> None:
     global _job
-    _job = pairs, scoring
+    _job = pairs, scoring, stop
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the main process ends the others
 
 
 def _score_in_worker(sequences: Sequence[str]) -> Scores:
     assert _job is not None, "the initializer has run"
-    return _score_sequences(*_job, sequences, lambda frames: None)
+    pairs, scoring, stop = _job
+
+    def go_on(frames: int) -> None:
+        if stop.value:  # an error elsewhere, or Ctrl-C: nobody waits for the rest
+            raise InterruptedError("scoring was stopped")
+
+    go_on(0)
+    return _score_sequences(pairs, scoring, sequences, go_on)
 
 
 def _score_sequences(pairs: Pairs, scoring: Scoring, sequences: Sequence[str], advance: Callable[[int], Any]) -> Scores:
@@ -259,17 +271,23 @@ def _score_sequences(pairs: Pairs, scoring: Scoring, sequences: Sequence[str], a
         for frame in pairs.sequences[sequence_id]:
             prediction, target = pairs.read(frame)
             counts = joint_counts(*prediction, *target, layout=evaluator.layout, where=str(frame.prediction))
-            evaluator.update_counts(counts, sequence_id)
+            evaluator.update_counts(counts, sequence_id, frame=frame.number)
             if log is not None:
                 log.update(counts, frame.name)
             advance(1)
         part = Scores(evaluator)
         if scoring.per_sequence:
-            part.per_sequence[sequence_id] = evaluator.compute()
+            alone = evaluator.compute()
+            part.per_sequence[sequence_id] = alone if scoring.sequence_classes else _without_classes(alone)
         if log is not None:
             part.failures[sequence_id] = log.result
         scores.merge(part)
     return scores
+
+
+def _without_classes(result: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {key: value for key, value in result.items() if key != "per_class"}
+    return {key: _without_classes(value) if isinstance(value, dict) else value for key, value in kept.items()}
 
 
 def _merged(pairs: Pairs, scoring: Scoring, parts: Mapping[int, Scores]) -> Scores:

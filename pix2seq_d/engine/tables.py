@@ -63,11 +63,25 @@ def class_rows(result: Results) -> list[list[Any]]:
 
 
 def sequence_rows(result: Results, per_sequence: Mapping[str, Results]) -> list[list[Any]]:
-    """A header, a row for every sequence and one for all of them: scores as fractions, and the number of frames."""
+    """A header, a row for every sequence and one for all of them: scores as fractions, and the number of frames.
+
+    None stands where there is nothing to score: no track (AQ, STQ), or no class or window with a segment (the others).
+    """
     columns = {title: place for title, place in _SEQUENCE_COLUMNS.items() if place[0] in result}
     named = [*per_sequence.items(), ("All", result)]
-    rows = [[name, *(r[metric][key] for metric, key in columns.values()), r["num_frames"]] for name, r in named]
+    rows = [[name, *(_score(r, *place) for place in columns.values()), r["num_frames"]] for name, r in named]
     return [["Sequence", *columns, "frames"], *rows]
+
+
+def _score(result: Results, metric: str, key: str) -> float | None:
+    scores = result[metric]
+    if key in ("stq", "aq"):
+        known = scores["num_tracks"]
+    elif metric == "vpq":
+        known = any(window["n"] for window in scores["per_window"].values())
+    else:
+        known = scores.get("n", True)
+    return scores[key] if known else None
 
 
 def write_json(path: str | os.PathLike[str], result: Results) -> None:

@@ -7,6 +7,7 @@ that batch is cut into processes and micro-steps, so a resumed run equals the st
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -43,6 +44,9 @@ class TrainingLoss(nn.Module):
         weight_power: p of the inverse-area pixel weight.
         past_dropout: probability of nulling each past map.
         past_dropout_all: probability of nulling all past maps of a sample.
+
+    Raises:
+        ValueError: a probability outside of 0..1, a negative power.
     """
 
     def __init__(
@@ -55,6 +59,11 @@ class TrainingLoss(nn.Module):
         past_dropout_all: float = 0.1,
     ) -> None:
         super().__init__()
+        if not 0 <= weight_power < math.inf:
+            raise ValueError(f"weight_power: expected at least 0, got {weight_power}")
+        for name, rate in (("past_dropout", past_dropout), ("past_dropout_all", past_dropout_all)):
+            if not 0 <= rate <= 1:
+                raise ValueError(f"{name}: expected a probability, got {rate}")
         self.model, self.loss = model, loss
         self.weight_power = weight_power
         self.past_dropout, self.past_dropout_all = past_dropout, past_dropout_all

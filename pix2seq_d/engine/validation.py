@@ -54,7 +54,8 @@ def validate(
                 predictor.reset()
             frame, class_map, instance_map = videos.read_frame(sequence, frame_id)
             result = predictor.step(frame)
-            evaluator.update(result.class_map, result.instance_map, class_map, instance_map, sequence_id=sequence)
+            maps = result.class_map, result.instance_map, class_map, instance_map
+            evaluator.update(*maps, sequence_id=sequence, frame=frame_id)
         shown = [
             overlay(frame, result.class_map, result.instance_map, spec),
             overlay(frame, class_map, instance_map, spec),

@@ -1,6 +1,6 @@
 """Streaming prediction: one frame in, one panoptic map out, remembering only the maps at the past offsets.
 
-The model's instance codes are few and get reused; `tracks.py` makes them track ids that are never given twice.
+The model's instance codes are few and get reused; `tracks.py` makes them track ids that last.
 G code groups (class, instance), S logit planes, H W frame size, h w mask size.
 """
 
@@ -72,7 +72,7 @@ class VideoPredictor:
         self.min_pixels = model.min_pixels if min_pixels is None else min_pixels
         self.seed = seed
         for name, least in (("num_steps", 1), ("num_steps_next", 1), ("td_steps", 0), ("min_pixels", 0), ("seed", 0)):
-            if getattr(self, name) < least:
+            if not getattr(self, name) >= least:  # nor NaN
                 raise ValueError(f"{name}: expected at least {least}, got {getattr(self, name)}")
         sampler = model.sampler if sampler is None else sampler
         if sampler not in SAMPLERS:

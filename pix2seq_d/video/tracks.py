@@ -25,7 +25,7 @@ class Track:
     """One object.
 
     Attributes:
-        track_id: never given to another object.
+        track_id: given to no other object before all ids were in use once.
         class_id: its class.
         code: instance code by which the model knows it; 0 when it was hidden and another object took the code.
         mask: bool, its pixels in the last sighting.
@@ -120,16 +120,17 @@ class TrackIds:
         num_codes: instance codes are 1 ... num_codes.
         past_frames: a code says nothing about an object that the model has not seen for so many frames.
         memory: an object that was not seen for so many frames is forgotten.
+        max_id: track ids are 1 ... max_id, which is what a map on disk holds; after it come those that are free again.
     """
 
-    def __init__(self, *, num_codes: int, past_frames: int = 2, memory: int = 8) -> None:
-        self.num_codes, self.past_frames, self.memory = num_codes, past_frames, memory
+    def __init__(self, *, num_codes: int, past_frames: int = 2, memory: int = 8, max_id: int = (1 << 16) - 1) -> None:
+        self.num_codes, self.past_frames, self.memory, self.max_id = num_codes, past_frames, memory, max_id
         self.reset()
 
     def reset(self) -> None:
         """Forgets the video; ids begin at 1 again."""
         self.tracks: list[Track] = []
-        self.num_tracks = 0
+        self.last_id = 0
 
     def expected_codes(self, shape: tuple[int, int]) -> np.ndarray:
         """(2, h, w) int64 classes and codes where the objects of the last frames are expected; elsewhere 0."""
@@ -213,8 +214,7 @@ class TrackIds:
         known = len(self.tracks)
         for s in np.flatnonzero(frame.owner[1:] < 0) + 1:
             frame.owner[s] = len(self.tracks)
-            self.num_tracks += 1
-            self.tracks.append(Track(self.num_tracks, int(frame.classes[s])))
+            self.tracks.append(Track(self._next_id(), int(frame.classes[s])))
         found = frame.owner[frame.labels]  # (h, w) index of the track, -1 = none
         boxes, full, area = regions(found + 1, len(self.tracks) + 1)
         for t, track in enumerate(self.tracks):
@@ -228,6 +228,14 @@ class TrackIds:
         codes = np.array([*(t.code for t in self.tracks), 0])[found]  # -1 is the last
         self.tracks = [t for t in self.tracks if t.missing <= self.memory]
         return codes, {(t.class_id, t.code): t.track_id for t in self.tracks if not t.missing}
+
+    def _next_id(self) -> int:
+        """The id of a new track; in a video of more objects than ids, the next one that nobody has."""
+        taken = {track.track_id for track in self.tracks}
+        while True:
+            self.last_id = self.last_id % self.max_id + 1
+            if self.last_id not in taken:
+                return self.last_id
 
     def _attach(self, found: np.ndarray, known: int) -> None:
         """Drops what a track no longer touches; a new track is attached to all that it touches."""

@@ -250,6 +250,20 @@ def test_self_conditioning_feeds_the_first_estimate_back(target: str) -> None:
     assert torch.equal(gamma_first, gamma_second)
 
 
+def test_self_conditioning_leaves_gradients_under_autocast() -> None:
+    layer = torch.nn.Conv2d(CODEC.num_bits, CODEC.num_logits, 1)
+    cached: list[Tensor] = []
+
+    def denoiser(x_t: Tensor, gamma: Tensor, cond: object, self_cond: Tensor | None) -> Tensor:
+        cached.append(layer.weight.to(torch.bfloat16) if not cached else cached[0])  # as older torch does
+        return torch.nn.functional.conv2d(x_t.bfloat16(), cached[0], layer.bias.bfloat16())
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "clear_autocast_cache", cached.clear)
+        loss_of(self_cond_rate=1.0)(denoiser, X0, CODES, None).loss.backward()
+    assert layer.weight.grad is not None
+
+
 def test_self_conditioning_is_drawn_per_sample() -> None:
     b = 400
     denoiser = Denoiser(torch.randn(b, 12, 1, 1, generator=torch.Generator().manual_seed(0)))

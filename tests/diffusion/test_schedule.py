@@ -92,7 +92,10 @@ def test_one_step_goes_all_the_way() -> None:
     assert time_grid(1) == [(1.0, 0.0)]
 
 
-@pytest.mark.parametrize(("steps", "td", "name"), [(0, 0, "num_steps"), (-3, 0, "num_steps"), (4, -0.1, "td_steps")])
+@pytest.mark.parametrize(
+    ("steps", "td", "name"),
+    [(0, 0, "num_steps"), (-3, 0, "num_steps"), (4, -0.1, "td_steps"), (4, math.nan, "td_steps")],
+)
 def test_wrong_numbers_raise(steps: int, td: float, name: str) -> None:
     with pytest.raises(ValueError, match=f"{name}: expected at least"):
         time_grid(steps, td)

@@ -101,6 +101,19 @@ def test_crowds_are_as_the_tool_of_the_dataset_has_them(tmp_path: Path, monkeypa
     assert missed == {"cityscapes-vps": 0, "kitti-step": 2}
 
 
+def test_a_crowd_of_bdd100k_excuses_other_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Predicted cars on a crowd of people are wrong for panopticapi, and not for BDD100K's tool."""
+    dataset = read_dataset(tmp_path / "data", "bdd100k")
+    own = write_predictions(tmp_path / "data", tmp_path / "out", "bdd100k")
+    thing = CLASSES["bdd100k"][1]
+    class_map, ids = target_maps("bdd100k")
+    crowd = np.where(class_map == thing, thing + 1, class_map), 0 * ids
+    monkeypatch.setattr(dataset, "read_maps", lambda *key: crowd)
+    pq = scores_of(BenchmarkPairs("bdd100k", own, dataset)).evaluator.compute()["pq"]
+    assert pq["per_class"][dataset.label_spec.class_names[thing]]["fp"] == 0
+    assert pq["n_things"] == 0, "neither a match nor a mistake"
+
+
 # Which frames
 
 

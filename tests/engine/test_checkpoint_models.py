@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -23,10 +24,17 @@ def test_find_model(saved: tuple[State, Path], tmp_path: Path) -> None:
     assert find_model(str(newest / "model")) == str(newest / "model")
     assert find_model(str(newest)) == str(newest / "model")
     assert find_model(str(run_dir)) == str(newest / "model")
+    assert find_model("someone/some-model") == "someone/some-model"
+
+
+def test_the_model_of_a_run_that_went_on_is_the_newest(saved: tuple[State, Path]) -> None:
+    state, run_dir = saved
     exported = export(run_dir)
     assert exported == run_dir / "model"
+    state.save(run_dir, 3)  # the run was started again with more steps, and stopped
+    assert find_model(str(run_dir)) == str(run_dir / "checkpoints" / "step-00000003" / "model")
+    shutil.rmtree(run_dir / "checkpoints")
     assert find_model(str(run_dir)) == str(exported)
-    assert find_model("someone/some-model") == "someone/some-model"
 
 
 @pytest.mark.parametrize("kind", ["empty", "other", "config only", "file"])

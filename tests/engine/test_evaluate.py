@@ -41,6 +41,14 @@ def test_result_survives_json():
     assert list(result["stq"]["per_sequence"]) == ["7"]
 
 
+def test_a_sequence_may_be_called_as_a_key_is():
+    evaluator = Evaluator(KITTI)
+    for maps in random_video(np.random.default_rng(1), 2):
+        evaluator.update(*maps, "per_class")
+    result = evaluator.compute()["stq"]
+    assert result["per_sequence"]["per_class"]["stq"] == result["stq"]
+
+
 def test_tensors_equal_arrays():
     arrays, tensors = Evaluator(KITTI), Evaluator(KITTI)
     for maps in random_video(np.random.default_rng(2), 3):
@@ -114,3 +122,20 @@ def test_some_metrics_and_their_variants():
 def test_metrics_that_cannot_be(spec, metrics, message):
     with pytest.raises(ValueError, match=message):
         Evaluator(spec, metrics=metrics)
+
+
+@pytest.mark.parametrize("metrics", [None, ["stq"], ["pq", "miou"]])
+def test_frames_out_of_order_are_refused(metrics):
+    evaluator = Evaluator(KITTI, metrics=metrics)
+    maps = next(random_video(np.random.default_rng(6), 1))
+    for frame in (3, 5):
+        evaluator.update(*maps, "a", frame=frame)
+    before = evaluator.compute()
+    for frame in (5, 4):
+        text = f"^sequence 'a', frame {frame}: expected frames in ascending order, got it after 5$"
+        with pytest.raises(ValueError, match=text):
+            evaluator.update(*maps, "a", frame=frame)
+    with pytest.raises(ValueError, match=r"^sequence 'a', frame 9: expected pred_semantic of the target's shape"):
+        evaluator.update(maps[0].T, maps[1].T, *maps[2:], "a", frame=9)
+    assert evaluator.compute() == before
+    evaluator.update(*maps, "b", frame=0)

@@ -7,7 +7,7 @@ from map_trees import CAMVID, CAR, KITTI, ROAD, grey_png, kitti_tree
 from pix2seq_d.data.formats import write_image, write_kitti_step
 from pix2seq_d.engine.evaluate import Evaluator
 from pix2seq_d.engine.pairs import FolderPairs
-from pix2seq_d.engine.scoring import evaluate_folders
+from pix2seq_d.engine.scoring import Scoring, evaluate_folders, score
 
 
 @pytest.mark.parametrize("subfolder", ["", "panoptic"])
@@ -55,6 +55,20 @@ def test_frames_are_in_the_order_of_their_numbers(tmp_path):
     car = result["vpq"]["per_window"]["2"]["per_class"]["car"]
     # (1, 2): IoU 1; (2, 10): half of the tube each, 2/4: no match. In the order 1, 10, 2 no window would match
     assert (car["tp"], car["fp"], car["fn"]) == (1, 2, 1)
+
+
+def test_numbers_of_frames_that_are_in_order(tmp_path):
+    for name in ("walk/3", "walk/20", "city/a_0", "city/a_1", "city/b_0"):
+        for side in ("gt", "pred"):
+            write_kitti_step(tmp_path / side / f"{name}.png", np.array([[ROAD]]), np.array([[0]]))
+    pairs = FolderPairs(tmp_path / "pred", tmp_path / "gt", KITTI)
+    numbers = {key: [frame.number for frame in frames] for key, frames in pairs.sequences.items()}
+    assert numbers == {"city": [None, None, None], "walk": [3, 20]}
+    pairs.sequences = {"walk": pairs.sequences["walk"][::-1]}
+    with pytest.raises(
+        ValueError, match=r"^sequence 'walk', frame 3: expected frames in ascending order, .* after 20$"
+    ):
+        score(pairs, Scoring(), num_workers=0)
 
 
 def test_camvid_label_maps(tmp_path):

@@ -90,6 +90,38 @@ def test_classes_without_instances(tmp_path: Path) -> None:
     assert page.count("<figure>") == 2
 
 
+def test_a_broken_image_is_left_out(pairs: FolderPairs, tmp_path: Path) -> None:
+    scores = score(pairs, ALL, num_workers=0)
+    whole = write_report(tmp_path / "report", pairs, scores, title="x").stat().st_size
+    (tmp_path / "images/bad & <ugly>/000002.png").write_bytes(b"cut off")
+    assert 0 < write_report(tmp_path / "report", pairs, scores, title="x").stat().st_size < whole
+
+
+def test_sequences_with_nothing_to_score_are_not_the_worst(pairs: FolderPairs, tmp_path: Path) -> None:
+    """One has no track, so no STQ; in the other nothing is labelled."""
+    for sequence_id, class_id in (("a road", ROAD), ("a void", VOID)):
+        for side in ("panoptic_maps", "pred"):
+            write_kitti_step(tmp_path / side / sequence_id / "0.png", np.full((1, 8), class_id), np.zeros((1, 8), int))
+    pairs = FolderPairs(tmp_path / "pred", tmp_path / "panoptic_maps", KITTI)
+    page = write_report(tmp_path / "report", pairs, score(pairs, ALL, num_workers=0), title="x").read_text()
+    places = [page.index(f"<td class=l>{name}</td>") for name in ("bad &amp; &lt;ugly&gt;", "good", "a road", "a void")]
+    assert places == sorted(places)
+    header, *rows = table(tmp_path / "report/sequences.csv")
+    road, void = (dict(zip(header, row)) for row in rows if row[0].startswith("a "))
+    assert [road[name] for name in ("STQ", "AQ", "IoU", "PQ", "mIoU")] == ["", "", "1.0", "1.0", "1.0"]
+    assert {name for name in header if void[name] == ""} == {*header} - {"Sequence", "IoU", "frames"}
+
+
+def test_a_class_of_which_nothing_is_right_is_shown(tmp_path: Path) -> None:
+    for side, values in (("gt", [[0, 1, 11]]), ("pred", [[0, 0, 0]])):
+        write_png(tmp_path / side / "0016E5_07959.png", np.array(values, np.uint8))
+    pairs = FolderPairs(tmp_path / "pred", tmp_path / "gt", CAMVID)
+    scores = score(pairs, Scoring(metrics=("miou",), per_sequence=True, failures=True), num_workers=0)
+    page = write_report(tmp_path / "report", pairs, scores, title="x").read_text()
+    shown = {name for name in CAMVID.class_names if f"<tr><td class=l>{name}</td><td>" in page}
+    assert shown == {CAMVID.class_names[0], CAMVID.class_names[1]}
+
+
 def test_scores_without_failures_are_refused(pairs: FolderPairs, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="scores: expected those of all sequences"):
         write_report(tmp_path / "report", pairs, score(pairs, Scoring(), num_workers=0), title="x")

@@ -7,6 +7,7 @@ import os
 import pickle
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from pix2seq_d.engine import scoring as module
 from pix2seq_d.engine.evaluate import Evaluator
 from pix2seq_d.engine.pairs import FolderPairs
 from pix2seq_d.engine.scoring import Scores, Scoring, evaluate_folders, make_chunks, score
-from pix2seq_d.engine.tables import write_json
+from pix2seq_d.engine.tables import sequence_rows, write_json
 
 ROOT = Path(__file__).parents[2]
 EVERYTHING = Scoring(per_sequence=True, failures=True)
@@ -92,6 +93,28 @@ def test_a_process_that_is_killed(pairs: FolderPairs, tmp_path: Path) -> None:
         score(deadly, Scoring(), num_workers=1)
 
 
+class Slow(FolderPairs):
+    """The first sequence that is read is broken, the others take their time."""
+
+    def read(self, frame: Any) -> Any:
+        if frame.name.startswith("0004"):
+            raise ValueError("0004 is broken")
+        time.sleep(0.4)
+        with open(self.log, "a") as log:
+            log.write(f"{frame.name}\n")
+        return super().read(frame)
+
+
+def test_an_error_waits_for_no_sequence(pairs: FolderPairs, tmp_path: Path) -> None:
+    """Neither does Ctrl-C: what a process has begun, or has been given, ends with its frame."""
+    slow = Slow(tmp_path / "pred", tmp_path / "gt", KITTI)
+    slow.log = tmp_path / "log"
+    slow.log.touch()
+    with pytest.raises(ValueError, match=r"^0004 is broken$"):
+        score(slow, Scoring(), num_workers=1)
+    assert len(slow.log.read_text().splitlines()) < 5, "the sequence after it was not read to its end"
+
+
 def test_processes_only_where_they_pay(pairs: FolderPairs, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
     chunks = make_chunks(pairs)
@@ -126,6 +149,17 @@ def test_windows_metrics_and_variants_are_used(pairs: FolderPairs) -> None:
     assert compute(metrics=("pq",)).keys() == {"spec", "num_frames", "pq"}
     variant = compute(metrics=("pq",), options={"pq": {"subtract_void": False}})
     assert variant["pq"]["pq"] != compute(metrics=("pq",))["pq"]["pq"]
+
+
+def test_sequences_with_and_without_their_classes(pairs: FolderPairs) -> None:
+    whole, headlines = (
+        score(pairs, Scoring(per_sequence=True, sequence_classes=keep), num_workers=0).per_sequence["0003"]
+        for keep in (True, False)
+    )
+    assert "car" in whole["vpq"]["per_window"]["1"].pop("per_class")
+    assert "per_class" not in json.dumps(headlines)
+    assert headlines["vpq"]["per_window"]["1"] == whole["vpq"]["per_window"]["1"]
+    assert sequence_rows(headlines, {"0003": headlines}) == sequence_rows(whole, {"0003": whole})
 
 
 # Ranks

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import repeat
@@ -292,6 +293,15 @@ def test_generators_are_those_of_the_first_release() -> None:
     """Computed by commit 0622244 for seed 0, step 7, the rows 0 and 3 of one process without accumulation."""
     drawn = [g.initial_seed() for g in step_generators(STEPWISE, 7, 0, 4, 0)]
     assert [drawn[0], drawn[3]] == [729170941609874707, 1909282533393402090]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("past_dropout", 1.5), ("past_dropout_all", -0.1), ("weight_power", -1.0), ("weight_power", math.nan)],
+)
+def test_wrong_rates_and_powers_raise(tiny_model: Build, name: str, value: float) -> None:
+    with pytest.raises(ValueError, match=f"^{name}: expected"):
+        training_loss(tiny_model(), **{name: value})
 
 
 @pytest.mark.parametrize("name", ["steps", "batch_size", "accumulation", "clip_norm", "max_skips", "stall_seconds"])

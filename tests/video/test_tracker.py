@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -163,7 +164,7 @@ def test_reset_forgets(tiny_model: Build) -> None:
     first, second = video.step(random_frame(32, 64)), video.step(random_frame(32, 64))
     assert not np.array_equal(first.confidence, second.confidence)
     video.reset()
-    assert (len(video.memory), video.frame_index, video.tracks.num_tracks) == (0, 0, 0)
+    assert (len(video.memory), video.frame_index, video.tracks.last_id) == (0, 0, 0)
     again = video.step(random_frame(32, 64))
     assert np.array_equal(again.confidence, first.confidence)
     assert np.array_equal(again.instance_map, first.instance_map)
@@ -312,6 +313,7 @@ def test_a_frame_smaller_than_min_pixels_still_has_classes() -> None:
         ({"num_steps": 0}, "num_steps: expected at least 1, got 0"),
         ({"num_steps_next": 0}, "num_steps_next: expected at least 1, got 0"),
         ({"td_steps": -1.0}, "td_steps: expected at least 0, got -1.0"),
+        ({"td_steps": math.nan}, "td_steps: expected at least 0, got nan"),
         ({"min_pixels": -1}, "min_pixels: expected at least 0, got -1"),
         ({"seed": -1}, "seed: expected at least 0, got -1"),
         ({"sampler": "euler"}, "sampler: expected one of ddim, ddpm, renoise, got 'euler'"),

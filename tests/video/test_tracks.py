@@ -303,6 +303,16 @@ def test_expected_codes_are_those_of_the_frames_that_the_model_remembers() -> No
         film.show()
 
 
+def test_ids_that_nobody_has_come_again_when_all_were_given() -> None:
+    tracks = TrackIds(num_codes=7, memory=0, max_id=3)
+    lasting, found = (slice(2, 8), slice(0, 8)), []
+    for k in range(5):  # a car stays, and beside it another one is new in every frame, far from the last
+        codes = np.zeros((H, W), np.int64)
+        codes[lasting], codes[2:8, 12 + 16 * (k % 2) : 20 + 16 * (k % 2)] = 1, 2 + k % 2
+        found.append(sorted(tracks.update(np.where(codes > 0, CAR, ROAD), codes)[1].values()))
+    assert found == [[1, 2], [1, 3], [1, 2], [1, 3], [1, 2]]
+
+
 # helpers
 
 
