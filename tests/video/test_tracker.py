@@ -212,7 +212,7 @@ def test_a_frame_counts_as_first_until_a_past_map_exists() -> None:
     assert model.steps == [3, 3, 3, 2, 2]
 
 
-@pytest.mark.parametrize("sampler", ["ddim", "ddpm", "renoise"])
+@pytest.mark.parametrize("sampler", ["ddim", "ddpm", "dpmpp_2m", "renoise"])
 def test_the_seed_decides_everything(tiny_model: Build, sampler: str) -> None:
     model = tiny_model(sampler=sampler)
 
@@ -314,7 +314,7 @@ def test_a_frame_smaller_than_min_pixels_still_has_classes() -> None:
         ({"td_steps": -1.0}, "td_steps: expected at least 0, got -1.0"),
         ({"min_pixels": -1}, "min_pixels: expected at least 0, got -1"),
         ({"seed": -1}, "seed: expected at least 0, got -1"),
-        ({"sampler": "euler"}, "sampler: expected one of ddim, ddpm, renoise, got 'euler'"),
+        ({"sampler": "euler"}, "sampler: expected one of ddim, ddpm, dpmpp_2m, renoise, got 'euler'"),
     ],
 )
 def test_wrong_settings_raise(options: dict[str, Any], message: str) -> None:
