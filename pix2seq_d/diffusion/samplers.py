@@ -37,7 +37,9 @@ def sample_ddim(
     num_steps: int,
     *,
     td_steps: float = 0.0,
+    t_start: float = 1.0,
     clip: float | None = None,
+    stop_unchanged: float | None = None,
     generator: torch.Generator | None = None,
     callback: Callback | None = None,
 ) -> Tensor:
@@ -45,11 +47,14 @@ def sample_ddim(
 
     Args:
         denoise: bound denoiser.
-        x_T: (B, K, h, w) unit noise at t = 1.
+        x_T: (B, K, h, w) unit noise at t = 1; with t_start < 1 noised bits, `add_noise` of a guess.
         schedule: gamma(t).
-        num_steps: network evaluations.
+        num_steps: network evaluations, at most.
         td_steps: asymmetric time interval in steps.
+        t_start: time at which x_T stands, in (0, 1].
         clip: x0 estimates are clipped to [-clip, clip]; None leaves them.
+        stop_unchanged: ends with an estimate that has this share of pixels or more, in every sample, in the code of the
+            estimate before (bits by sign); None never does.
         generator: unused, the process is deterministic given x_T; here so that samplers are interchangeable.
         callback: called with (step, x_t, x0 estimate) after every evaluation.
 
@@ -57,9 +62,10 @@ def sample_ddim(
         (B, K, h, w) the last x0 estimate.
 
     Raises:
-        ValueError: num_steps < 1 or td_steps < 0.
+        ValueError: num_steps < 1, td_steps < 0, t_start or stop_unchanged outside (0, 1].
     """
-    return _reverse(_ddim_step, denoise, x_T, schedule, time_grid(num_steps, td_steps), clip, callback)
+    grid = time_grid(num_steps, td_steps, t_start)
+    return _reverse(_ddim_step, denoise, x_T, schedule, grid, clip, stop_unchanged, callback)
 
 
 def sample_dpmpp_2m(
@@ -69,7 +75,9 @@ def sample_dpmpp_2m(
     num_steps: int,
     *,
     td_steps: float = 0.0,
+    t_start: float = 1.0,
     clip: float | None = None,
+    stop_unchanged: float | None = None,
     generator: torch.Generator | None = None,
     callback: Callback | None = None,
 ) -> Tensor:
@@ -89,7 +97,8 @@ def sample_dpmpp_2m(
         inverse_r = (log_snr(step.gamma_next) - last[0]) / (last[0] - before[0])
         return _ddim_step(x_t, _clip(x0 + inverse_r / 2 * (x0 - before[1]), clip), step)
 
-    return _reverse(advance, denoise, x_T, schedule, time_grid(num_steps, td_steps), clip, callback)
+    grid = time_grid(num_steps, td_steps, t_start)
+    return _reverse(advance, denoise, x_T, schedule, grid, clip, stop_unchanged, callback)
 
 
 def sample_ddpm(
@@ -99,7 +108,9 @@ def sample_ddpm(
     num_steps: int,
     *,
     td_steps: float = 0.0,
+    t_start: float = 1.0,
     clip: float | None = None,
+    stop_unchanged: float | None = None,
     generator: torch.Generator | None = None,
     callback: Callback | None = None,
 ) -> Tensor:
@@ -114,7 +125,8 @@ def sample_ddpm(
         mean = g_s.sqrt() * (1 - alpha) / (1 - g_t) * x0 + alpha.sqrt() * noise * x_t
         return mean + ((1 - alpha) * noise).sqrt() * _noise_like(x_t, generator)
 
-    return _reverse(advance, denoise, x_T, schedule, time_grid(num_steps, td_steps), clip, callback)
+    grid = time_grid(num_steps, td_steps, t_start)
+    return _reverse(advance, denoise, x_T, schedule, grid, clip, stop_unchanged, callback)
 
 
 def sample_renoise(
@@ -124,7 +136,9 @@ def sample_renoise(
     num_steps: int,
     *,
     td_steps: float = 0.0,
+    t_start: float = 1.0,
     clip: float | None = None,
+    stop_unchanged: float | None = None,
     generator: torch.Generator | None = None,
     callback: Callback | None = None,
 ) -> Tensor:
@@ -138,7 +152,8 @@ def sample_renoise(
     def advance(x_t: Tensor, x0: Tensor, step: Step) -> Tensor:
         return step.gamma_next.sqrt() * x0 + (1 - step.gamma_next).sqrt() * _noise_like(x_t, generator)
 
-    return _reverse(advance, denoise, x_T, schedule, time_grid(num_steps, td_steps), clip, callback)
+    grid = time_grid(num_steps, td_steps, t_start)
+    return _reverse(advance, denoise, x_T, schedule, grid, clip, stop_unchanged, callback)
 
 
 def _reverse(
@@ -148,18 +163,28 @@ def _reverse(
     schedule: Schedule,
     grid: list[tuple[float, float]],
     clip: float | None,
+    stop_unchanged: float | None,
     callback: Callback | None,
 ) -> Tensor:
     """Estimates x0 and advances along the grid; the last estimate."""
+    if stop_unchanged is not None and not 0 < stop_unchanged <= 1:
+        raise ValueError(f"stop_unchanged: expected a share in (0, 1], got {stop_unchanged}")
     x0: Tensor | None = None
     for number, times in enumerate(grid):
         gammas = schedule(torch.tensor(times, device=x_t.device, dtype=x_t.dtype))
-        x0 = _clip(denoise(x_t, gammas[0].expand(len(x_t)), x0), clip)
+        before, x0 = x0, _clip(denoise(x_t, gammas[0].expand(len(x_t)), x0), clip)
         if callback is not None:
             callback(number, x_t, x0)
+        if stop_unchanged is not None and before is not None and _unchanged(before, x0) >= stop_unchanged:
+            break
         x_t = advance(x_t, x0, Step(*times, gammas[0], gammas[1]))
     assert x0 is not None
     return x0
+
+
+def _unchanged(before: Tensor, x0: Tensor) -> float:
+    """Share of pixels whose bits keep their signs, in the sample that has the fewest."""
+    return ((before > 0) == (x0 > 0)).all(1).double().mean((1, 2)).min().item()
 
 
 def _ddim_step(x_t: Tensor, x0: Tensor, step: Step) -> Tensor:
