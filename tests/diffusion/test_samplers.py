@@ -1,9 +1,4 @@
-"""Samplers against closed forms, without a network.
-
-Gaussian data N(mu, s^2) has the exact denoiser E[x0 | x_t] = mu + sqrt(g) s^2 / (g s^2 + 1 - g) (x_t - sqrt(g) mu).
-Two-point data, +b with probability p and -b else, has the posterior odds p / (1 - p) exp(2 sqrt(g) b x_t / (1 - g)), so
-E[x0 | x_t] = b tanh(sqrt(g) b x_t / (1 - g) + log(p / (1 - p)) / 2).
-"""
+"""Samplers against closed forms, without a network."""
 
 from __future__ import annotations
 
@@ -13,51 +8,11 @@ from functools import partial
 
 import pytest
 import torch
+from denoisers import MU, Recorder, S, every_sampler, gaussian_denoiser, generator, noise, two_point_denoiser
 from torch import Tensor
 
-from pix2seq_d.diffusion.samplers import SAMPLERS, sample_ddim, sample_ddpm, sample_dpmpp_2m, sample_renoise
+from pix2seq_d.diffusion.samplers import sample_ddim, sample_ddpm, sample_dpmpp_2m, sample_renoise
 from pix2seq_d.diffusion.schedule import SCHEDULES, CosineSchedule, LinearSchedule
-
-MU, S = 0.3, 0.5
-every_sampler = pytest.mark.parametrize("sample", list(SAMPLERS.values()), ids=list(SAMPLERS))
-
-
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def generator(seed: int = 1) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def gaussian_denoiser(x_t: Tensor, gamma: Tensor, self_cond: Tensor | None) -> Tensor:
-    g = gamma.view(-1, 1, 1, 1)
-    return MU + g.sqrt() * S**2 / (g * S**2 + 1 - g) * (x_t - g.sqrt() * MU)
-
-
-def two_point_denoiser(b: float, p: float) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
-    def denoise(x_t: Tensor, gamma: Tensor, self_cond: Tensor | None) -> Tensor:
-        g = gamma.view(-1, 1, 1, 1)
-        return b * torch.tanh(g.sqrt() * b * x_t / (1 - g) + math.log(p / (1 - p)) / 2)
-
-    return denoise
-
-
-class Recorder:
-    """A denoiser that answers `answer` and keeps what it was asked."""
-
-    def __init__(self, answer: float) -> None:
-        self.answer = answer
-        self.x_t: list[Tensor] = []
-        self.gamma: list[Tensor] = []
-        self.self_cond: list[Tensor | None] = []
-
-    def __call__(self, x_t: Tensor, gamma: Tensor, self_cond: Tensor | None) -> Tensor:
-        self.x_t.append(x_t)
-        self.gamma.append(gamma)
-        self.self_cond.append(self_cond)
-        return torch.full_like(x_t, self.answer * len(self.x_t))
-
 
 # closed forms
 
@@ -256,87 +211,6 @@ def test_td_changes_the_result(sample: Callable[..., Tensor]) -> None:
     ]
     assert not torch.allclose(results[0], results[1], atol=1e-3)
     assert not torch.allclose(results[1], results[2], atol=1e-3)
-
-
-# start later, stop earlier
-
-
-@every_sampler
-def test_t_start_is_where_the_first_estimate_is_made(sample: Callable[..., Tensor]) -> None:
-    """Four steps from t = 1/2; the start is taken as it is."""
-    recorder, x = Recorder(0.0), noise(1, 1, 2, 2)
-    sample(recorder, x, LinearSchedule(), 4, t_start=0.5, generator=generator())
-    assert torch.cat(recorder.gamma).tolist() == pytest.approx([0.5, 0.625, 0.75, 0.875])
-    assert torch.equal(recorder.x_t[0], x)
-
-
-@pytest.mark.parametrize(("sample", "num_steps"), [(sample_ddim, 400), (sample_dpmpp_2m, 50)])
-def test_the_flow_from_noised_data_keeps_their_quantile(sample: Callable[..., Tensor], num_steps: int) -> None:
-    """From x_t = sqrt(g) mu + sqrt(g s^2 + 1 - g) z at t = 0.3, Gaussian data end at mu + s z."""
-    z, g = noise(1, 1, 8, 8), math.cos(math.pi * 0.15) ** 2
-    x_t = math.sqrt(g) * MU + math.sqrt(g * S**2 + 1 - g) * z
-    x0 = sample(gaussian_denoiser, x_t, CosineSchedule(), num_steps, t_start=0.3)
-    assert torch.allclose(x0, MU + S * z, atol=0.005)
-
-
-def answers(*rows: list[float]) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
-    """A denoiser of two bits of one pixel or more (B, 2, 1, pixels) that answers one row after the other."""
-    left = iter(rows)
-    return lambda x_t, gamma, self_cond: torch.tensor(next(left), dtype=x_t.dtype).view(x_t.shape)
-
-
-def estimates(sample: Callable[..., Tensor], start: Tensor, rows: list[list[float]], share: float | None) -> int:
-    """Number of estimates made of the rows; the last one is what comes back."""
-    seen: list[Tensor] = []
-    x0 = sample(
-        answers(*rows),
-        start,
-        CosineSchedule(),
-        len(rows),
-        generator=generator(),
-        stop_unchanged=share,
-        callback=lambda step, x_t, estimate: seen.append(estimate),
-    )
-    assert x0.flatten().tolist() == rows[len(seen) - 1]
-    return len(seen)
-
-
-@every_sampler
-def test_stops_where_no_code_has_changed(sample: Callable[..., Tensor]) -> None:
-    """Bits count by their sign: the second estimate differs from the first, the third decodes as the second."""
-    rows = [[0.1, 0.1], [0.1, -0.1], [0.3, -0.2], [-0.1, 0.1]]
-    assert estimates(sample, noise(1, 2, 1, 1), rows, 1.0) == 3
-    assert estimates(sample, noise(1, 2, 1, 1), rows, None) == 4
-
-
-@every_sampler
-@pytest.mark.parametrize(("share", "count"), [(0.5, 2), (0.51, 4)])
-def test_stops_where_that_share_of_pixels_has_not_changed(
-    sample: Callable[..., Tensor], share: float, count: int
-) -> None:
-    """Two pixels, of which one changes in one bit at every step."""
-    rows = [[0.1, 0.1, 0.1, 0.1], [0.1, -0.1, 0.1, 0.1], [0.1, 0.1, 0.1, 0.1], [0.1, 0.1, 0.1, -0.1]]
-    assert estimates(sample, noise(1, 2, 1, 2), rows, share) == count
-
-
-@every_sampler
-def test_a_batch_goes_on_while_one_sample_changes(sample: Callable[..., Tensor]) -> None:
-    rows = [[0.1, 0.1, 0.1, 0.1], [0.1, 0.1, 0.1, -0.1], [0.1, 0.1, 0.1, 0.1], [0.2, 0.2, 0.2, 0.2]]
-    assert estimates(sample, noise(2, 2, 1, 1), rows, 0.5) == 4
-    assert estimates(sample, noise(1, 2, 1, 2), rows, 0.5) == 2
-
-
-@every_sampler
-@pytest.mark.parametrize("share", [0.0, -0.5, 1.1, math.nan])
-def test_a_share_out_of_range_raises(sample: Callable[..., Tensor], share: float) -> None:
-    with pytest.raises(ValueError, match=r"stop_unchanged: expected a share in \(0, 1\], got"):
-        sample(gaussian_denoiser, noise(1, 1, 2, 2), CosineSchedule(), 2, stop_unchanged=share)
-
-
-@every_sampler
-def test_a_start_out_of_range_raises(sample: Callable[..., Tensor]) -> None:
-    with pytest.raises(ValueError, match=r"t_start: expected a time in \(0, 1\], got 0"):
-        sample(gaussian_denoiser, noise(1, 1, 2, 2), CosineSchedule(), 2, t_start=0)
 
 
 # arguments
