@@ -138,6 +138,8 @@ def main() -> None:
     parser.add_argument("--td_steps", type=float)
     parser.add_argument("--sampler", nargs="+", choices=sorted(SAMPLERS), help="default: the model's")
     parser.add_argument("--min_pixels", type=int)
+    parser.add_argument("--t_start_next", type=float, default=1.0, help="below 1: later frames start warm")
+    parser.add_argument("--stop_unchanged", type=float, help="share of unchanged pixels that ends a frame's steps")
     parser.add_argument("--decoding", nargs="+", choices=sorted(PREDICTORS), default=["softmax"])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--grid", action="store_true", help="every pair of STEPS and TD_STEPS")
@@ -177,6 +179,8 @@ def main() -> None:
                 td_steps=td,
                 sampler=sampler,
                 min_pixels=arguments.min_pixels,
+                t_start_next=arguments.t_start_next,
+                stop_unchanged=arguments.stop_unchanged,
                 seed=arguments.seed,
             )
             name = f"{sampler}, {first}, {later} steps, td {td:g}" + (f", {decoding}" if decoding != "softmax" else "")

@@ -76,14 +76,14 @@ class SamplingConfig:
     """How masks are generated, in validation and as the saved model's defaults.
 
     Attributes:
-        sampler: "ddim", "ddpm" or "renoise".
+        sampler: "ddim", "ddpm", "dpmpp_2m" or "renoise".
         num_steps: denoising steps of a first frame.
         num_steps_next: denoising steps of later frames, which see past maps.
         td_steps: asymmetric time interval, in steps.
         min_pixels: smallest segment kept, in pixels of the frame; smaller ones go to their neighbours.
     """
 
-    sampler: Literal["ddim", "ddpm", "renoise"] = "ddim"
+    sampler: Literal["ddim", "ddpm", "dpmpp_2m", "renoise"] = "ddim"
     num_steps: int = 20
     num_steps_next: int = 10
     td_steps: float = 1.0

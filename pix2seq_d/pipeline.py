@@ -53,6 +53,8 @@ class Pix2SeqDPipeline:
         td_steps: float | None = None,
         sampler: str | None = None,
         min_pixels: int | None = None,
+        t_start_next: float = 1.0,
+        stop_unchanged: float | None = None,
         seed: int = 0,
     ) -> VideoPredictor:
         """A streaming predictor; arguments as VideoPredictor, None = the model's default."""
@@ -63,6 +65,8 @@ class Pix2SeqDPipeline:
             td_steps=td_steps,
             sampler=sampler,
             min_pixels=min_pixels,
+            t_start_next=t_start_next,
+            stop_unchanged=stop_unchanged,
             seed=seed,
         )
 

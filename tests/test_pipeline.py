@@ -82,6 +82,9 @@ def test_steps_reach_the_predictor(pipeline: Pix2SeqDPipeline) -> None:
     assert isinstance(predictor, VideoPredictor)
     assert (predictor.num_steps, predictor.num_steps_next, predictor.min_pixels) == (1, 4, 5)
     assert (predictor.td_steps, predictor.seed) == (0.0, 2)
+    warm = pipeline.predictor(t_start_next=0.5, stop_unchanged=0.9)
+    assert (warm.t_start_next, warm.stop_unchanged) == (0.5, 0.9)
+    assert (pipeline.predictor().t_start_next, pipeline.predictor().stop_unchanged) == (1.0, None)
     assert (pipeline.predictor().num_steps, pipeline.predictor().num_steps_next) == (3, 2)
     assert not same(pipeline(video, num_steps=1), pipeline(video, num_steps=8))
 

@@ -6,15 +6,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from pix2seq_d.diffusion.process import eps_from_x0
-from pix2seq_d.diffusion.schedule import Schedule, time_grid
+from pix2seq_d.diffusion.schedule import Schedule, log_snr, time_grid
 
 Denoise = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 Callback = Callable[[int, Tensor, Tensor], None]  # step number, x_t, x0 estimate
+
+
+class Step(NamedTuple):
+    """From one time to the next: times and their signal powers, 0-dimensional."""
+
+    t_now: float
+    t_next: float
+    gamma_now: Tensor
+    gamma_next: Tensor
+
+
+Advance = Callable[[Tensor, Tensor, Step], Tensor]  # x_t, x0 estimate, step -> x at t_next
 
 
 def sample_ddim(
@@ -24,7 +37,9 @@ def sample_ddim(
     num_steps: int,
     *,
     td_steps: float = 0.0,
+    t_start: float = 1.0,
     clip: float | None = None,
+    stop_unchanged: float | None = None,
     generator: torch.Generator | None = None,
     callback: Callback | None = None,
 ) -> Tensor:
@@ -32,11 +47,14 @@ def sample_ddim(
 
     Args:
         denoise: bound denoiser.
-        x_T: (B, K, h, w) unit noise at t = 1.
+        x_T: (B, K, h, w) unit noise at t = 1; with t_start < 1 noised bits, `add_noise` of a guess.
         schedule: gamma(t).
-        num_steps: network evaluations.
+        num_steps: network evaluations, at most.
         td_steps: asymmetric time interval in steps.
+        t_start: time at which x_T stands, in (0, 1].
         clip: x0 estimates are clipped to [-clip, clip]; None leaves them.
+        stop_unchanged: ends with an estimate that has this share of pixels or more, in every sample, in the code of the
+            estimate before (bits by sign); None never does.
         generator: unused, the process is deterministic given x_T; here so that samplers are interchangeable.
         callback: called with (step, x_t, x0 estimate) after every evaluation.
 
@@ -44,18 +62,43 @@ def sample_ddim(
         (B, K, h, w) the last x0 estimate.
 
     Raises:
-        ValueError: num_steps < 1 or td_steps < 0.
+        ValueError: num_steps < 1, td_steps < 0, t_start or stop_unchanged outside (0, 1].
     """
-    x_t, x0 = x_T, None
-    for step, (t_now, t_next) in enumerate(time_grid(num_steps, td_steps)):
-        gamma_now, gamma_next = _gammas(schedule, t_now, t_next, x_t)
-        x0 = _clip(denoise(x_t, gamma_now, x0), clip)
-        if callback is not None:
-            callback(step, x_t, x0)
-        eps = eps_from_x0(x_t, gamma_now, x0)
-        x_t = gamma_next[0].sqrt() * x0 + (1 - gamma_next[0]).sqrt() * eps
-    assert x0 is not None
-    return x0
+    grid = time_grid(num_steps, td_steps, t_start)
+    return _reverse(_ddim_step, denoise, x_T, schedule, grid, clip, stop_unchanged, callback)
+
+
+def sample_dpmpp_2m(
+    denoise: Denoise,
+    x_T: Tensor,
+    schedule: Schedule,
+    num_steps: int,
+    *,
+    td_steps: float = 0.0,
+    t_start: float = 1.0,
+    clip: float | None = None,
+    stop_unchanged: float | None = None,
+    generator: torch.Generator | None = None,
+    callback: Callback | None = None,
+) -> Tensor:
+    """DPM-Solver++(2M) (arXiv 2211.01095, Algorithm 2): DDIM with the estimate extrapolated to the middle of the step.
+
+    The line through the last two estimates over half the log-SNR, as the denoiser was told it, is read half a step
+    ahead. The first step and steps to t = 0, where the log-SNR is infinite, are DDIM's. Extrapolated estimates are
+    clipped too. Arguments, result and errors as `sample_ddim`.
+    """
+    last: tuple[Tensor, Tensor] | None = None  # log-SNR and estimate of the step before
+
+    def advance(x_t: Tensor, x0: Tensor, step: Step) -> Tensor:
+        nonlocal last
+        before, last = last, (log_snr(step.gamma_now), x0)
+        if before is None or step.t_next == 0:
+            return _ddim_step(x_t, x0, step)
+        inverse_r = (log_snr(step.gamma_next) - last[0]) / (last[0] - before[0])
+        return _ddim_step(x_t, _clip(x0 + inverse_r / 2 * (x0 - before[1]), clip), step)
+
+    grid = time_grid(num_steps, td_steps, t_start)
+    return _reverse(advance, denoise, x_T, schedule, grid, clip, stop_unchanged, callback)
 
 
 def sample_ddpm(
@@ -65,7 +108,9 @@ def sample_ddpm(
     num_steps: int,
     *,
     td_steps: float = 0.0,
+    t_start: float = 1.0,
     clip: float | None = None,
+    stop_unchanged: float | None = None,
     generator: torch.Generator | None = None,
     callback: Callback | None = None,
 ) -> Tensor:
@@ -73,19 +118,15 @@ def sample_ddpm(
 
     Arguments, result and errors as `sample_ddim`; `generator` draws the noise of each step.
     """
-    x_t, x0 = x_T, None
-    for step, (t_now, t_next) in enumerate(time_grid(num_steps, td_steps)):
-        gamma_now, gamma_next = _gammas(schedule, t_now, t_next, x_t)
-        x0 = _clip(denoise(x_t, gamma_now, x0), clip)
-        if callback is not None:
-            callback(step, x_t, x0)
-        g_t, g_s = gamma_now[0], gamma_next[0]
+
+    def advance(x_t: Tensor, x0: Tensor, step: Step) -> Tensor:
+        g_t, g_s = step.gamma_now, step.gamma_next
         alpha, noise = g_t / g_s, (1 - g_s) / (1 - g_t)
         mean = g_s.sqrt() * (1 - alpha) / (1 - g_t) * x0 + alpha.sqrt() * noise * x_t
-        z = torch.randn(x_t.shape, generator=generator, device=x_t.device, dtype=x_t.dtype)
-        x_t = mean + ((1 - alpha) * noise).sqrt() * z
-    assert x0 is not None
-    return x0
+        return mean + ((1 - alpha) * noise).sqrt() * _noise_like(x_t, generator)
+
+    grid = time_grid(num_steps, td_steps, t_start)
+    return _reverse(advance, denoise, x_T, schedule, grid, clip, stop_unchanged, callback)
 
 
 def sample_renoise(
@@ -95,7 +136,9 @@ def sample_renoise(
     num_steps: int,
     *,
     td_steps: float = 0.0,
+    t_start: float = 1.0,
     clip: float | None = None,
+    stop_unchanged: float | None = None,
     generator: torch.Generator | None = None,
     callback: Callback | None = None,
 ) -> Tensor:
@@ -105,26 +148,56 @@ def sample_renoise(
     on its code. Not a sampler of the exact distribution: estimates are means, and the likelier code wins too often.
     Arguments, result and errors as `sample_ddim`; `generator` draws the noise of each step.
     """
-    x_t, x0 = x_T, None
-    for step, (t_now, t_next) in enumerate(time_grid(num_steps, td_steps)):
-        gamma_now, gamma_next = _gammas(schedule, t_now, t_next, x_t)
-        x0 = _clip(denoise(x_t, gamma_now, x0), clip)
+
+    def advance(x_t: Tensor, x0: Tensor, step: Step) -> Tensor:
+        return step.gamma_next.sqrt() * x0 + (1 - step.gamma_next).sqrt() * _noise_like(x_t, generator)
+
+    grid = time_grid(num_steps, td_steps, t_start)
+    return _reverse(advance, denoise, x_T, schedule, grid, clip, stop_unchanged, callback)
+
+
+def _reverse(
+    advance: Advance,
+    denoise: Denoise,
+    x_t: Tensor,
+    schedule: Schedule,
+    grid: list[tuple[float, float]],
+    clip: float | None,
+    stop_unchanged: float | None,
+    callback: Callback | None,
+) -> Tensor:
+    """Estimates x0 and advances along the grid; the last estimate."""
+    if stop_unchanged is not None and not 0 < stop_unchanged <= 1:
+        raise ValueError(f"stop_unchanged: expected a share in (0, 1], got {stop_unchanged}")
+    x0: Tensor | None = None
+    for number, times in enumerate(grid):
+        gammas = schedule(torch.tensor(times, device=x_t.device, dtype=x_t.dtype))
+        before, x0 = x0, _clip(denoise(x_t, gammas[0].expand(len(x_t)), x0), clip)
         if callback is not None:
-            callback(step, x_t, x0)
-        z = torch.randn(x_t.shape, generator=generator, device=x_t.device, dtype=x_t.dtype)
-        x_t = gamma_next[0].sqrt() * x0 + (1 - gamma_next[0]).sqrt() * z
+            callback(number, x_t, x0)
+        if stop_unchanged is not None and before is not None and _unchanged(before, x0) >= stop_unchanged:
+            break
+        x_t = advance(x_t, x0, Step(*times, gammas[0], gammas[1]))
     assert x0 is not None
     return x0
 
 
-def _gammas(schedule: Schedule, t_now: float, t_next: float, x: Tensor) -> tuple[Tensor, Tensor]:
-    times = torch.tensor([t_now, t_next], device=x.device, dtype=x.dtype)
-    now, following = schedule(times)
-    return now.expand(len(x)), following.expand(len(x))
+def _unchanged(before: Tensor, x0: Tensor) -> float:
+    """Share of pixels whose bits keep their signs, in the sample that has the fewest."""
+    return ((before > 0) == (x0 > 0)).all(1).double().mean((1, 2)).min().item()
+
+
+def _ddim_step(x_t: Tensor, x0: Tensor, step: Step) -> Tensor:
+    eps = eps_from_x0(x_t, step.gamma_now, x0)
+    return step.gamma_next.sqrt() * x0 + (1 - step.gamma_next).sqrt() * eps
+
+
+def _noise_like(x: Tensor, generator: torch.Generator | None) -> Tensor:
+    return torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
 
 
 def _clip(x0: Tensor, clip: float | None) -> Tensor:
     return x0 if clip is None else x0.clamp(-clip, clip)
 
 
-SAMPLERS = {"ddim": sample_ddim, "ddpm": sample_ddpm, "renoise": sample_renoise}
+SAMPLERS = {"ddim": sample_ddim, "ddpm": sample_ddpm, "dpmpp_2m": sample_dpmpp_2m, "renoise": sample_renoise}

@@ -73,7 +73,7 @@ def log_snr(gamma: Tensor) -> Tensor:
     return torch.log(gamma) - torch.log1p(-gamma)
 
 
-def time_grid(num_steps: int, td_steps: float = 0.0) -> list[tuple[float, float]]:
+def time_grid(num_steps: int, td_steps: float = 0.0, t_start: float = 1.0) -> list[tuple[float, float]]:
     """Pairs (t_now, t_next) of a sampler on uniform times.
 
     Asymmetric time intervals (arXiv 2208.04202, section 2.4): t_next runs `td_steps` steps ahead, so the network is
@@ -82,15 +82,19 @@ def time_grid(num_steps: int, td_steps: float = 0.0) -> list[tuple[float, float]
     Args:
         num_steps: number of network evaluations, >= 1.
         td_steps: time difference in steps (not a fraction of [0, 1]), >= 0.
+        t_start: first time, in (0, 1]; steps are t_start / num_steps long.
 
     Raises:
-        ValueError: num_steps < 1 or td_steps < 0.
+        ValueError: num_steps < 1, td_steps < 0 or t_start outside (0, 1].
     """
     if num_steps < 1:
         raise ValueError(f"num_steps: expected at least 1, got {num_steps}")
     if not td_steps >= 0:  # nor NaN
         raise ValueError(f"td_steps: expected at least 0, got {td_steps}")
-    return [(1 - i / num_steps, max(1 - (i + 1 + td_steps) / num_steps, 0.0)) for i in range(num_steps)]
+    if not 0 < t_start <= 1:
+        raise ValueError(f"t_start: expected a time in (0, 1], got {t_start}")
+    grid = [(1 - i / num_steps, max(1 - (i + 1 + td_steps) / num_steps, 0.0)) for i in range(num_steps)]
+    return [(t_start * now, t_start * ahead) for now, ahead in grid]
 
 
 SCHEDULES: dict[str, type[CosineSchedule] | type[LinearSchedule] | type[SigmoidSchedule]] = {

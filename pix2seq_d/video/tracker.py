@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from pix2seq_d.data.transforms import Letterbox
+from pix2seq_d.diffusion.process import add_noise
 from pix2seq_d.diffusion.samplers import SAMPLERS, Callback
 from pix2seq_d.diffusion.schedule import SCHEDULES
 from pix2seq_d.models.pix2seq_d import Pix2SeqD
@@ -48,10 +49,15 @@ class VideoPredictor:
         td_steps: asymmetric time interval in steps.
         sampler: name of the sampler.
         min_pixels: smallest segment kept, in pixels of the frame; see CodeProbabilities.suppress_small.
+        t_start_next: time at which frames with past maps start, in (0, 1]: 1 = from noise, below from the bits of the
+            last frame's map, noised to this time.
+        stop_unchanged: ends a frame's steps where this share of pixels, in (0, 1], or more keeps its code from one
+            estimate to the next; None takes all steps.
         seed: of the starting noise; the same seed and frames give the same maps.
 
     Raises:
-        ValueError: a step number below 1, a negative td_steps or min_pixels, an unknown sampler or schedule.
+        ValueError: a step number below 1, a negative td_steps or min_pixels, t_start_next or stop_unchanged outside
+            (0, 1], an unknown sampler or schedule.
     """
 
     def __init__(
@@ -63,6 +69,8 @@ class VideoPredictor:
         td_steps: float | None = None,
         sampler: str | None = None,
         min_pixels: int | None = None,
+        t_start_next: float = 1.0,
+        stop_unchanged: float | None = None,
         seed: int = 0,
     ) -> None:
         self.model = model
@@ -70,10 +78,14 @@ class VideoPredictor:
         self.num_steps_next = model.num_steps_next if num_steps_next is None else num_steps_next
         self.td_steps = model.td_steps if td_steps is None else td_steps
         self.min_pixels = model.min_pixels if min_pixels is None else min_pixels
-        self.seed = seed
+        self.t_start_next, self.stop_unchanged, self.seed = t_start_next, stop_unchanged, seed
         for name, least in (("num_steps", 1), ("num_steps_next", 1), ("td_steps", 0), ("min_pixels", 0), ("seed", 0)):
             if not getattr(self, name) >= least:  # nor NaN
                 raise ValueError(f"{name}: expected at least {least}, got {getattr(self, name)}")
+        for name in ("t_start_next", "stop_unchanged"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value <= 1:
+                raise ValueError(f"{name}: expected a number in (0, 1], got {value}")
         sampler = model.sampler if sampler is None else sampler
         if sampler not in SAMPLERS:
             raise ValueError(f"sampler: expected one of {', '.join(SAMPLERS)}, got {sampler!r}")
@@ -107,14 +119,16 @@ class VideoPredictor:
         image = torch.from_numpy(box.image(frame)).to(self.device).permute(2, 0, 1)[None].float() / 255
         past, present = self._past()
         denoise = self.model.bind(self.model.condition(image, past, present))
-        x_T = torch.randn(1, self.model.codec.num_bits, *self.model.mask_size, generator=self._generator())
+        num_steps, t_start = (self.num_steps_next, self.t_start_next) if present.any() else (self.num_steps, 1.0)
         self.sample(
             denoise,
-            x_T.to(self.device),
+            self._start(t_start),
             self.schedule,
-            self.num_steps_next if bool(present.any()) else self.num_steps,
+            num_steps,
             td_steps=self.td_steps,
+            t_start=t_start,
             clip=self.model.codec.scale,
+            stop_unchanged=self.stop_unchanged,
             generator=self._generator(1, self.device),
             callback=callback,
         )
@@ -135,6 +149,14 @@ class VideoPredictor:
     def _generator(self, stream: int = 0, device: torch.device | str = "cpu") -> torch.Generator:
         state = np.random.SeedSequence([self.seed, self.frame_index, stream]).generate_state(1, np.uint64)
         return torch.Generator(device).manual_seed(int(state[0] >> 1))
+
+    def _start(self, t: float) -> Tensor:
+        """(1, K, h, w) at time t: noise, below 1 mixed with the last map, so that what is new can still appear."""
+        codec = self.model.codec
+        noise = torch.randn(1, codec.num_bits, *self.model.mask_size, generator=self._generator()).to(self.device)
+        if t == 1:
+            return noise
+        return add_noise(codec.encode(self.memory[-1][None]), self.schedule(torch.tensor(t, device=self.device)), noise)
 
     def _past(self) -> tuple[Tensor, Tensor]:
         """Codes (1, T, G, h, w) of the past maps and whether each exists (1, T)."""

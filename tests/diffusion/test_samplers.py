@@ -1,62 +1,18 @@
-"""Samplers against closed forms, without a network.
-
-Gaussian data N(mu, s^2) has the exact denoiser E[x0 | x_t] = mu + sqrt(g) s^2 / (g s^2 + 1 - g) (x_t - sqrt(g) mu).
-Two-point data, +b with probability p and -b else, has the posterior odds p / (1 - p) exp(2 sqrt(g) b x_t / (1 - g)), so
-E[x0 | x_t] = b tanh(sqrt(g) b x_t / (1 - g) + log(p / (1 - p)) / 2).
-"""
+"""Samplers against closed forms, without a network."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
+from denoisers import MU, Recorder, S, every_sampler, gaussian_denoiser, generator, noise, two_point_denoiser
 from torch import Tensor
 
-from pix2seq_d.diffusion.samplers import SAMPLERS, sample_ddim, sample_ddpm, sample_renoise
+from pix2seq_d.diffusion.samplers import sample_ddim, sample_ddpm, sample_dpmpp_2m, sample_renoise
 from pix2seq_d.diffusion.schedule import SCHEDULES, CosineSchedule, LinearSchedule
-
-MU, S = 0.3, 0.5
-every_sampler = pytest.mark.parametrize("sample", list(SAMPLERS.values()), ids=list(SAMPLERS))
-
-
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def generator(seed: int = 1) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def gaussian_denoiser(x_t: Tensor, gamma: Tensor, self_cond: Tensor | None) -> Tensor:
-    g = gamma.view(-1, 1, 1, 1)
-    return MU + g.sqrt() * S**2 / (g * S**2 + 1 - g) * (x_t - g.sqrt() * MU)
-
-
-def two_point_denoiser(b: float, p: float) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
-    def denoise(x_t: Tensor, gamma: Tensor, self_cond: Tensor | None) -> Tensor:
-        g = gamma.view(-1, 1, 1, 1)
-        return b * torch.tanh(g.sqrt() * b * x_t / (1 - g) + math.log(p / (1 - p)) / 2)
-
-    return denoise
-
-
-class Recorder:
-    """A denoiser that answers `answer` and keeps what it was asked."""
-
-    def __init__(self, answer: float) -> None:
-        self.answer = answer
-        self.x_t: list[Tensor] = []
-        self.gamma: list[Tensor] = []
-        self.self_cond: list[Tensor | None] = []
-
-    def __call__(self, x_t: Tensor, gamma: Tensor, self_cond: Tensor | None) -> Tensor:
-        self.x_t.append(x_t)
-        self.gamma.append(gamma)
-        self.self_cond.append(self_cond)
-        return torch.full_like(x_t, self.answer * len(self.x_t))
-
 
 # closed forms
 
@@ -74,13 +30,46 @@ def test_ddim_limit_on_gaussian_data(name: str) -> None:
     assert errors[1] / errors[2] == pytest.approx(2, rel=0.15)
 
 
+def even_log_snr(t: Tensor) -> Tensor:
+    """gamma(t) with lambda, half the log-SNR, falling evenly from 3 to -3."""
+    return torch.sigmoid(2 * (3 - 6 * t))
+
+
+@pytest.mark.parametrize(("sample", "order"), [(sample_ddim, 1), (sample_dpmpp_2m, 2)])
+def test_order_on_gaussian_data(sample: Callable[..., Tensor], order: int) -> None:
+    """The flow keeps z in x_t = sqrt(g) mu + sqrt(g s^2 + 1 - g) z; half the step, error at t = 1/2 / 2^order."""
+
+    def exact(t: float) -> Tensor:
+        g = even_log_snr(torch.tensor(t, dtype=torch.float64))
+        return g.sqrt() * MU + (g * S**2 + 1 - g).sqrt() * noise(1, 1, 8, 8)
+
+    errors = []
+    for num_steps in (40, 80, 160):
+        seen: dict[int, Tensor] = {}
+        callback = partial(lambda seen, step, x_t, x0: seen.update({step: x_t}), seen)
+        sample(gaussian_denoiser, exact(1), even_log_snr, num_steps, callback=callback)
+        errors.append((seen[num_steps // 2] - exact(0.5)).abs().max().item())
+    assert errors[0] / errors[1] == pytest.approx(2**order, rel=0.1)
+    assert errors[1] / errors[2] == pytest.approx(2**order, rel=0.1)
+
+
+def test_dpmpp_2m_limit_on_gaussian_data() -> None:
+    """As DDIM's, far sooner: near both ends a step doubles the log-SNR, which leaves log(n) / n^2 of the order."""
+    x_T = noise(1, 1, 8, 8)
+    ddim, ours = (
+        (sample(gaussian_denoiser, x_T, CosineSchedule(), 200) - (MU + S * x_T)).abs().max().item()
+        for sample in (sample_ddim, sample_dpmpp_2m)
+    )
+    assert ours < 0.001 < ddim / 10
+
+
 def test_ddpm_on_gaussian_data_has_its_mean_and_deviation() -> None:
     x0 = sample_ddpm(gaussian_denoiser, noise(1, 1, 150, 150), CosineSchedule(), 200, generator=generator())
     assert x0.mean().item() == pytest.approx(MU, abs=5 * S / 150)
     assert x0.std().item() == pytest.approx(S, rel=0.05)
 
 
-@pytest.mark.parametrize("sample", [sample_ddim, sample_ddpm])
+@pytest.mark.parametrize("sample", [sample_ddim, sample_ddpm, sample_dpmpp_2m])
 @pytest.mark.parametrize("b", [1.0, 0.1])
 def test_two_point_data_come_back_with_their_frequency(sample: Callable[..., Tensor], b: float) -> None:
     """P(+) = 0.7; 20,000 draws have a standard deviation of 0.0032, of which four are allowed."""
@@ -101,10 +90,13 @@ def test_renoise_on_two_point_data_decides_and_favours_the_likelier_point() -> N
     assert shares[1] > 0.74
 
 
-def test_ddim_on_two_point_data_cuts_the_noise_at_its_quantile() -> None:
-    """The flow is monotone: exactly the noise above the 30 % quantile, -0.5244, becomes +b."""
+@pytest.mark.parametrize(("sample", "num_steps"), [(sample_ddim, 400), (sample_dpmpp_2m, 100)])
+def test_the_flow_on_two_point_data_cuts_the_noise_at_its_quantile(
+    sample: Callable[..., Tensor], num_steps: int
+) -> None:
+    """It is monotone: exactly the noise above the 30 % quantile, -0.5244, becomes +b."""
     x_T = torch.linspace(-2, 2, 401, dtype=torch.float64).view(1, 1, 1, -1)
-    x0 = sample_ddim(two_point_denoiser(1.0, 0.7), x_T, CosineSchedule(), 400)
+    x0 = sample(two_point_denoiser(1.0, 0.7), x_T, CosineSchedule(), num_steps)
     assert bool((x0.flatten().diff() >= -1e-9).all())
     assert x_T[x0 > 0].min().item() == pytest.approx(-0.5244, abs=0.03)
 
@@ -121,6 +113,48 @@ def test_ddim_step_by_hand() -> None:
     x0 = sample_ddim(recorder, torch.full((1, 1, 1, 1), 0.6), LinearSchedule(), 2)
     assert recorder.x_t[1].item() == pytest.approx(0.5**0.5 * 1.6, abs=1e-4)
     assert x0.item() == 2.0
+
+
+@pytest.mark.parametrize("td_steps", [0.0, 0.5])
+def test_dpmpp_2m_step_by_hand(td_steps: float) -> None:
+    """Algorithm 2's step from t = 3/4, literally, with lambda = log(sqrt(gamma / (1 - gamma))); estimates 0.4, 0.8.
+
+    lambda_s is where the step ends, which td moves; the estimates stand where the denoiser was told that they are.
+    """
+    recorder, schedule = Recorder(0.4), LinearSchedule()
+    sample_dpmpp_2m(recorder, noise(1, 1, 4, 4), schedule, 4, td_steps=td_steps)
+    before, now, g_s = recorder.gamma[0].item(), recorder.gamma[1].item(), (2 + td_steps) / 4
+    lambda_before, lambda_now, lambda_s = (0.5 * math.log(g / (1 - g)) for g in (before, now, g_s))
+    h = lambda_s - lambda_now
+    r = (lambda_now - lambda_before) / h
+    d = (1 + 1 / (2 * r)) * 0.8 - 1 / (2 * r) * 0.4
+    expected = math.sqrt((1 - g_s) / (1 - now)) * recorder.x_t[1] - math.sqrt(g_s) * math.expm1(-h) * d
+    assert torch.allclose(recorder.x_t[2], expected, atol=1e-10)
+
+
+def test_dpmpp_2m_clips_what_it_extrapolates() -> None:
+    """Estimates 0.4 and 0.5 lie within the clip, the line through them does not: the state is that of an estimate 0.5.
+
+    Two steps before the end the extrapolation is finite and not 0.
+    """
+    answers = iter([0.4, 0.5, 0.5])
+    seen: list[Tensor] = []
+
+    def denoise(x_t: Tensor, gamma: Tensor, self_cond: Tensor | None) -> Tensor:
+        seen.append(x_t)
+        return torch.full_like(x_t, next(answers))
+
+    sample_dpmpp_2m(denoise, noise(1, 1, 4, 4), LinearSchedule(), 3, clip=0.5)
+    eps = (seen[1] - math.sqrt(1 / 3) * 0.5) / math.sqrt(2 / 3)
+    assert torch.allclose(seen[2], math.sqrt(2 / 3) * 0.5 + math.sqrt(1 / 3) * eps, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", sorted(SCHEDULES))
+def test_dpmpp_2m_ends_as_ddim_where_td_reaches_the_end_early(name: str) -> None:
+    """Every step but the first goes to t = 0, where the log-SNR is infinite: nothing is extrapolated."""
+    x_T, schedule = noise(1, 1, 4, 4).float(), SCHEDULES[name]()
+    ours, ddim = (s(gaussian_denoiser, x_T, schedule, 3, td_steps=1.0) for s in (sample_dpmpp_2m, sample_ddim))
+    assert torch.equal(ours, ddim)
 
 
 def test_ddpm_step_is_the_gaussian_posterior() -> None:
@@ -232,7 +266,7 @@ def test_schedule_and_number_of_steps_have_an_effect(sample: Callable[..., Tenso
     assert not torch.allclose(run("cosine", 5), run("cosine", 6), atol=1e-3)
 
 
-def test_only_ddim_is_decided_by_x_T_alone() -> None:
+def test_ddim_and_dpmpp_2m_are_decided_by_x_T_alone() -> None:
     x_T = noise(1, 1, 4, 4)
 
     def run(sample: Callable[..., Tensor], seed: int) -> Tensor:
@@ -241,16 +275,17 @@ def test_only_ddim_is_decided_by_x_T_alone() -> None:
     for sample in (sample_ddpm, sample_renoise):
         assert torch.equal(run(sample, 3), run(sample, 3))
         assert not torch.allclose(run(sample, 3), run(sample, 4), atol=1e-2)
-    assert torch.equal(run(sample_ddim, 3), run(sample_ddim, 4))
+    for sample in (sample_ddim, sample_dpmpp_2m):
+        assert torch.equal(run(sample, 3), run(sample, 4))
 
 
 @every_sampler
 def test_samples_of_a_batch_do_not_meet(sample: Callable[..., Tensor]) -> None:
-    """DDIM only for the values: with one generator, DDPM's noise depends on the batch size."""
+    """Values of the deterministic ones only: with one generator, DDPM's noise depends on the batch size."""
     x_T = noise(3, 1, 4, 4)
     x0 = sample(gaussian_denoiser, x_T, CosineSchedule(), 5, generator=generator())
     assert x0.shape == x_T.shape
-    if sample is sample_ddim:
+    if sample in (sample_ddim, sample_dpmpp_2m):
         assert torch.allclose(x0[1:2], sample(gaussian_denoiser, x_T[1:2], CosineSchedule(), 5))
 
 

@@ -88,6 +88,17 @@ def test_time_difference_is_counted_in_steps() -> None:
     assert time_grid(40, 1)[0][1] == pytest.approx(1 - 2 / 40)
 
 
+def test_time_grid_from_the_middle() -> None:
+    """Two steps of 1/4 from 1/2; half a step ahead is 1/8."""
+    assert time_grid(2, 0.5, 0.5) == [(0.5, 0.125), (0.25, 0.0)]
+
+
+@pytest.mark.parametrize("t_start", [0.0, -0.1, 1.1, math.nan])
+def test_a_start_out_of_range_raises(t_start: float) -> None:
+    with pytest.raises(ValueError, match=r"t_start: expected a time in \(0, 1\], got"):
+        time_grid(4, t_start=t_start)
+
+
 def test_one_step_goes_all_the_way() -> None:
     assert time_grid(1) == [(1.0, 0.0)]
 

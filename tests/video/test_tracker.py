@@ -213,7 +213,7 @@ def test_a_frame_counts_as_first_until_a_past_map_exists() -> None:
     assert model.steps == [3, 3, 3, 2, 2]
 
 
-@pytest.mark.parametrize("sampler", ["ddim", "ddpm", "renoise"])
+@pytest.mark.parametrize("sampler", ["ddim", "ddpm", "dpmpp_2m", "renoise"])
 def test_the_seed_decides_everything(tiny_model: Build, sampler: str) -> None:
     model = tiny_model(sampler=sampler)
 
@@ -315,8 +315,12 @@ def test_a_frame_smaller_than_min_pixels_still_has_classes() -> None:
         ({"td_steps": -1.0}, "td_steps: expected at least 0, got -1.0"),
         ({"td_steps": math.nan}, "td_steps: expected at least 0, got nan"),
         ({"min_pixels": -1}, "min_pixels: expected at least 0, got -1"),
+        ({"t_start_next": 0.0}, r"t_start_next: expected a number in \(0, 1\], got 0.0"),
+        ({"t_start_next": 1.5}, r"t_start_next: expected a number in \(0, 1\], got 1.5"),
+        ({"stop_unchanged": 0.0}, r"stop_unchanged: expected a number in \(0, 1\], got 0.0"),
+        ({"stop_unchanged": 1.01}, r"stop_unchanged: expected a number in \(0, 1\], got 1.01"),
         ({"seed": -1}, "seed: expected at least 0, got -1"),
-        ({"sampler": "euler"}, "sampler: expected one of ddim, ddpm, renoise, got 'euler'"),
+        ({"sampler": "euler"}, "sampler: expected one of ddim, ddpm, dpmpp_2m, renoise, got 'euler'"),
     ],
 )
 def test_wrong_settings_raise(options: dict[str, Any], message: str) -> None:
