@@ -40,6 +40,10 @@ def add_inference_arguments(parser: argparse.ArgumentParser) -> None:
     add("--num_steps_next", type=int, metavar="M", help="denoising steps of later frames (default: the model's)")
     add("--td_steps", type=float, metavar="D", help="asymmetric time interval, in steps (default: the model's)")
     add("--sampler", choices=tuple(SAMPLERS), help="reverse process (default: the model's)")
+    add(
+        "--t_start_next", type=float, default=1.0, metavar="T", help="start of later frames: 1 noise, less the last map"
+    )
+    add("--stop_unchanged", type=float, metavar="S", help="end a frame where this share of pixels keeps its code")
     add("--min_pixels", type=int, metavar="P", help="drop segments of fewer pixels (default: the model's)")
     add("--seed", type=int, default=0, metavar="S", help="of the starting noise (default: 0)")
     add("--device", metavar="NAME", help='"cpu", "cuda", "cuda:1", ... (default: a GPU if there is one)')
@@ -69,14 +73,23 @@ def run_inference(arguments: argparse.Namespace) -> None:
     _check_device(arguments.device)
     pipeline = Pix2SeqDPipeline.from_pretrained(find_model(arguments.checkpoint), device=arguments.device)
     export = _planned_export(arguments, sources, pipeline.model.label_spec)
-    names = ("num_steps", "num_steps_next", "td_steps", "sampler", "min_pixels", "seed")
+    names = (
+        "num_steps",
+        "num_steps_next",
+        "td_steps",
+        "sampler",
+        "min_pixels",
+        "t_start_next",
+        "stop_unchanged",
+        "seed",
+    )
     chosen = {name: getattr(arguments, name) for name in names}
     predictor = pipeline.predictor(**chosen)
     settings = {
         "checkpoint": arguments.checkpoint,
         "weights": _fingerprint(pipeline.model),
         "input": [os.path.realpath(path) for path in arguments.input],
-        **{name: getattr(pipeline.model, name) if value is None else value for name, value in chosen.items()},
+        **{name: getattr(pipeline.model, name, None) if value is None else value for name, value in chosen.items()},
     }
     count = predict_sources(
         predictor,

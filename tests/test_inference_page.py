@@ -47,7 +47,11 @@ def test_every_option_of_inputs_and_outputs_is_on_the_page() -> None:
     add_inference_arguments(parser)
     options = {option for action in parser._actions for option in action.option_strings}
     of_sampling = {"-h", "--help", "--device", "--num_steps", "--num_steps_next", "--td_steps", "--sampler"}
-    missing = {o for o in options - of_sampling - {"--min_pixels", "--seed"} if f"{o}" not in PAGE}
+    missing = {
+        o
+        for o in options - of_sampling - {"--t_start_next", "--stop_unchanged", "--min_pixels", "--seed"}
+        if f"{o}" not in PAGE
+    }
     assert not missing
     assert all(f"`{layer.folder}/" in PAGE for layer in HEAT_LAYERS)
 
