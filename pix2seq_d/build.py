@@ -265,6 +265,7 @@ def build_loop_settings(config: RunConfig) -> LoopSettings:
         save_every=config.train.save_every,
         validate_every=config.validation.every,
         max_skips=config.train.max_skips,
+        t_sampling=config.loss.t_sampling,
     )
 
 

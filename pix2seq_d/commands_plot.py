@@ -26,6 +26,7 @@ PANELS: tuple[tuple[str, tuple[str, ...], str, bool], ...] = (
     ("validation", ("stq", "aq", "iou", "vpq"), "validation: video", False),
 )
 SMOOTHED = ("loss", "grad_norm")
+PARTS = 10  # of the run: the loss by t of the first and of the last one are drawn
 SHOWN_AT_ONCE = 50  # a mean goes over so many parts of the run, else one would see noise alone
 
 
@@ -65,9 +66,25 @@ def draw_run(run_dir: Path) -> np.ndarray:
         if series:
             drawn = _with_mean(series) if names[0] in SMOOTHED else series
             panels.append(draw_curve(drawn, title=title, x_label="step", y_label="", size=(340, 600), log_y=log_y))
+    if by_t := _loss_by_t(records["train"]):
+        options: dict[str, Any] = {"x_label": "t, 0 clean, 1 noise", "y_label": "", "size": (340, 600), "log_y": True}
+        panels.append(draw_curve(by_t, title="loss by noise level", **options))
     if not panels:
         raise ValueError(f"{path}: expected records of training or validation, found none")
     return grid([panels[k : k + 2] for k in range(0, len(panels), 2)])
+
+
+def _loss_by_t(records: Sequence[Mapping[str, Any]]) -> dict[str, list[Point]]:
+    """(middle of a bin of t, mean over its records) at the start and the end of a run; {} where none can be drawn."""
+    told = [r["loss_by_t"] for r in records if r.get("loss_by_t")]
+    count = math.ceil(len(told) / PARTS)
+    series = {}
+    for name, part in (("first tenth of the run", told[:count]), ("last tenth", told[-count:])):
+        known = [[v for v in values if v is not None] for values in zip(*part)]
+        points = [((k + 0.5) / len(known), sum(v) / len(v) if v else math.nan) for k, v in enumerate(known)]
+        if any(y > 0 for _, y in points):
+            series[name] = points
+    return series
 
 
 def _points(records: Sequence[Mapping[str, Any]], name: str, log_y: bool) -> list[Point]:

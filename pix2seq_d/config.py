@@ -171,12 +171,14 @@ class LossConfig:
         self_cond_rate: probability per sample of self-conditioning; needs model.self_cond.
         past_dropout: probability of nulling each past map.
         past_dropout_all: probability of nulling all past maps of a sample.
+        t_sampling: times "uniform" for every sample by itself, or "stratified" over the global batch.
     """
 
     weight_power: float = 0.2
     self_cond_rate: float = 0.0
     past_dropout: float = 0.15
     past_dropout_all: float = 0.1
+    t_sampling: Literal["uniform", "stratified"] = "uniform"
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,12 @@ def test_every_preset_builds(name: str) -> None:
     settings = build.build_loop_settings(config)
     assert (settings.steps, settings.save_every) == (config.train.steps, config.train.save_every)
     assert settings.validate_every == config.validation.every
+    assert settings.t_sampling == "uniform"
+
+
+def test_the_sampling_of_times_reaches_the_loop(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, "--loss.t_sampling", "stratified")
+    assert build.build_loop_settings(config).t_sampling == "stratified"
 
 
 def test_sizes_of_the_models() -> None:

@@ -83,6 +83,26 @@ def test_means_of_a_long_run(tmp_path: Path, drawn: Drawn) -> None:
     assert means[13] == 13
 
 
+def test_loss_by_noise_level(tmp_path: Path, drawn: Drawn) -> None:
+    """Of 11 to 20 records the first and the last two count; a bin that none of them has leaves a gap."""
+    log = RunLog(tmp_path)
+    for step in range(1, 13):
+        log.write("train", step, loss_by_t=[float(step), None if step == 2 else 8.0, None, 0.0])
+    draw_run(tmp_path)
+    ((title, series, log_y),) = drawn
+    assert (title, list(series), log_y) == ("loss by noise level", ["first tenth of the run", "last tenth"], True)
+    first, last = series.values()
+    assert [x for x, _ in first] == [0.125, 0.375, 0.625, 0.875]
+    assert [(first[k][1], last[k][1]) for k in (0, 1, 3)] == [(1.5, 11.5), (8.0, 8.0), (0.0, 0.0)]
+    assert math.isnan(first[2][1])
+
+
+def test_no_loss_by_noise_level(tmp_path: Path, drawn: Drawn) -> None:
+    RunLog(tmp_path).write("train", 1, loss=1.0, loss_by_t=[None, None])
+    draw_run(tmp_path)
+    assert [title for title, *_ in drawn] == ["loss"]
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [

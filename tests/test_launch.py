@@ -48,7 +48,7 @@ def test_what_a_run_leaves(finished: Path) -> None:
     assert kinds == [("train", 1), ("train", 2), ("validation", 2), ("train", 3), ("validation", 3)]
     assert set(read_log(finished, "train")[0]) == {
         "kind", "step", "loss", "lr", "grad_norm", "ema_distance", "skipped", "frames_per_s", "data_wait", "memory_mb",
-        "eta_s",
+        "eta_s", "loss_by_t",
     }  # fmt: skip
     assert {"pq", "stq", "miou"} <= set(read_log(finished, "validation")[0])
     assert json.loads((finished / "config.json").read_text())["train"]["save_every"] == 2

@@ -131,6 +131,29 @@ def inverse_area_weight(class_codes: Tensor, instance_codes: Tensor, power: floa
     return weight * (labelled / weight.sum((1, 2)).clamp(min=1e-12)).view(-1, 1, 1)
 
 
+def stratified_times(count: int, generator: torch.Generator) -> Tensor:
+    """Times that cover [0, 1] evenly, one per sample of a batch: `((i + u_i) / count + shift) mod 1` for sample i.
+
+    `u_i` and the shift, which all samples share, are uniform on [0, 1]; so each time is as well, while the steps of a
+    training differ less in how much noise they hold (as the low-discrepancy sampler of arXiv 2107.00630, with a
+    `u_i` for each sample).
+
+    Args:
+        count: samples of the batch.
+        generator: on the CPU.
+
+    Returns:
+        (count,) float64.
+
+    Raises:
+        ValueError: a count below 1.
+    """
+    if count < 1:
+        raise ValueError(f"count: expected at least 1, got {count}")
+    shift, *within = torch.rand(count + 1, dtype=torch.float64, generator=generator)
+    return ((torch.arange(count) + torch.stack(within)) / count + shift) % 1
+
+
 def draw(kind: Callable[..., Tensor], shape: Sequence[int], like: Tensor, generator: Generators) -> Tensor:
     """Random numbers (`torch.rand` or `torch.randn`, float32) of `shape`, drawn where the generator lives.
 

@@ -17,6 +17,8 @@ from torch import Tensor
 
 logger = logging.getLogger(__name__)
 
+T_BINS = 10  # equal parts of [0, 1] that the log tells the loss of
+
 
 class TrainingFault(RuntimeError):
     """A run that cannot go on, with what to do about it in one line."""
@@ -36,17 +38,33 @@ class Meter:
     def reset(self) -> None:
         """Starts anew."""
         self.losses: list[Tensor | float] = []
+        self.samples: list[tuple[Tensor, Tensor]] = []
         self.frames, self.waited, self.since = 0, 0.0, time.perf_counter()
 
-    def add(self, loss: Tensor | float | None, frames: int) -> None:
-        """Counts one micro-step; its loss stays on its device until `read`, None belongs to a skipped step."""
+    def add(self, loss: Tensor | float | None, frames: int, samples: tuple[Tensor, Tensor] | None = None) -> None:
+        """Counts one micro-step; what it is given stays on its device until it is read.
+
+        Args:
+            loss: None belongs to a skipped step.
+            frames: samples of all processes.
+            samples: (B,) times and (B,) losses of this process; without a `loss` they do not count.
+        """
         if loss is not None:
             self.losses.append(loss)
+            self.samples += [] if samples is None else [samples]
         self.frames += frames
 
     def waiting(self) -> _Stopwatch:
         """Context whose time counts as waiting for data."""
         return _Stopwatch(self)
+
+    def sums_by_t(self) -> np.ndarray:
+        """(2, T_BINS) float64 since the last `read`: sum of the losses and number of samples by bin of t."""
+        if not self.samples:
+            return np.zeros((2, T_BINS))
+        t, losses = (torch.cat(part).double().cpu().numpy() for part in zip(*self.samples))
+        bins = (t * T_BINS).astype(int).clip(0, T_BINS - 1)  # 1 belongs to the last one
+        return np.stack([np.bincount(bins, weights, T_BINS) for weights in (losses, np.ones_like(losses))])
 
     def read(self) -> dict[str, float]:
         """The loss (NaN without any), frames_per_s and data_wait (share of the time) since the last call."""
@@ -92,6 +110,12 @@ def over_processes(values: dict[str, float], accelerator: Accelerator) -> dict[s
     parts = gather_object([values])
     largest = ("data_wait", "memory_mb")
     return {k: float((max if k in largest else np.mean)([part[k] for part in parts])) for k in values}
+
+
+def mean_by_bin(sums: np.ndarray, accelerator: Accelerator) -> list[float | None]:
+    """Means over all processes of what `Meter.sums_by_t` has told each of them; None for a bin without a sample."""
+    parts = [sums] if accelerator.num_processes == 1 else gather_object([sums])
+    return [total / count if count else None for total, count in np.sum(parts, axis=0).T.tolist()]
 
 
 def peak_memory_mb(device: torch.device) -> float:

@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from pix2seq_d.data.batch import Batch
-from pix2seq_d.diffusion.loss import DiffusionLoss, LossOutput, inverse_area_weight
+from pix2seq_d.diffusion.loss import DiffusionLoss, LossOutput, inverse_area_weight, stratified_times
 from pix2seq_d.engine.checkpoint import Progress
 from pix2seq_d.engine.ema import ema_distance, whole
-from pix2seq_d.engine.health import Meter, any_process, over_processes, peak_memory_mb
+from pix2seq_d.engine.health import Meter, any_process, mean_by_bin, over_processes, peak_memory_mb
 from pix2seq_d.engine.interrupts import Interrupted
 from pix2seq_d.engine.optim import set_lr
 from pix2seq_d.engine.runlog import RunLog
@@ -33,6 +33,8 @@ from pix2seq_d.models.pix2seq_d import Pix2SeqD
 from pix2seq_d.video.conditioning import drop_past
 
 logger = logging.getLogger(__name__)
+
+T_SAMPLINGS = ("uniform", "stratified")
 
 
 class TrainingLoss(nn.Module):
@@ -68,8 +70,16 @@ class TrainingLoss(nn.Module):
         self.weight_power = weight_power
         self.past_dropout, self.past_dropout_all = past_dropout, past_dropout_all
 
-    def forward(self, batch: Batch, generators: Sequence[torch.Generator]) -> LossOutput:
-        """Loss of a batch; one CPU generator per sample."""
+    def forward(
+        self, batch: Batch, generators: Sequence[torch.Generator], times: Sequence[float] | None = None
+    ) -> LossOutput:
+        """Loss of a batch.
+
+        Args:
+            batch: of B clips.
+            generators: B CPU generators.
+            times: B of them, no tensor, which wrappers for half precision would round; None draws them uniformly.
+        """
         seed_dropout(self.model, [g.initial_seed() for g in generators])
         groups = [batch.class_codes, batch.instance_codes][: len(self.model.codec.group_bits)]
         codes = torch.stack(groups, 2)  # (B, L, G, h, w)
@@ -80,7 +90,8 @@ class TrainingLoss(nn.Module):
         target = codes[:, -1]  # (B, G, h, w)
         x0 = self.model.codec.encode(target)
         weight = self._pixel_weight(batch)[:, : target.shape[1]]
-        return self.loss(self.model.denoiser, x0, target, cond, weight, generator=generators)
+        t = None if times is None else torch.tensor(times, dtype=torch.float32, device=x0.device)
+        return self.loss(self.model.denoiser, x0, target, cond, weight, t, generators)
 
     def _pixel_weight(self, batch: Batch) -> Tensor:
         """(B, 2, h, w): inverse area, 0 on void; the instance code of crowds is unknown and carries no loss."""
@@ -101,6 +112,7 @@ class LoopSettings:
         log_every, save_every, validate_every: steps between log lines, checkpoints and validations; 0 = never.
         max_skips: the run stops when so many steps in a row were skipped because a loss or gradient was not finite.
         stall_seconds: a batch that takes longer to arrive is reported.
+        t_sampling: "uniform" or "stratified" over the global batch.
     """
 
     steps: int
@@ -113,6 +125,7 @@ class LoopSettings:
     validate_every: int = 0
     max_skips: int = 10
     stall_seconds: float = 60.0
+    t_sampling: str = "uniform"
 
     def __post_init__(self) -> None:
         positive = ("steps", "batch_size", "accumulation", "max_skips")
@@ -123,6 +136,8 @@ class LoopSettings:
         for name in ("clip_norm", "stall_seconds"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}: expected a positive number, got {getattr(self, name)}")
+        if self.t_sampling not in T_SAMPLINGS:
+            raise ValueError(f"t_sampling: expected one of {', '.join(T_SAMPLINGS)}, got {self.t_sampling!r}")
 
 
 class Loop:
@@ -154,7 +169,7 @@ class Loop:
     def step(self, step: int) -> StepOutcome:
         """One optimizer step, on every process: it is taken if the losses and gradients of all are finite."""
         accelerator, settings = self.accelerator, self.settings
-        losses, names = [], []
+        losses, drawn, names = [], [], []
         for micro_step in range(settings.accumulation):
             with self.meter.waiting():
                 batch = next(self.batches).to(accelerator.device)
@@ -163,8 +178,9 @@ class Loop:
                 place = micro_step, len(batch), accelerator.process_index, accelerator.num_processes
                 generators = step_generators(settings, step, *place)
                 torch.manual_seed(generators[0].initial_seed())  # for layers that draw from the global stream
-                output = self.module(batch, generators)
+                output = self.module(batch, generators, step_times(settings, step, *place))
                 losses.append(output.loss.detach())
+                drawn.append((output.t, output.per_sample))
                 accelerator.backward(output.loss)
                 if accelerator.sync_gradients:
                     norm = accelerator.clip_grad_norm_(self.module.parameters(), settings.clip_norm)
@@ -175,8 +191,8 @@ class Loop:
                         self.optimizer.step()
                 self.optimizer.zero_grad(set_to_none=True)
         frames = len(names) * accelerator.num_processes
-        for loss in losses:
-            self.meter.add(None if bad_anywhere else loss, frames // len(losses))
+        for loss, samples in zip(losses, drawn):
+            self.meter.add(None if bad_anywhere else loss, frames // len(losses), samples)
         return StepOutcome(not bad_anywhere, torch.stack(losses).mean(), norm, names, frames, signal_number)
 
 
@@ -278,11 +294,12 @@ def validation_is_missing(progress: Progress, start: int, settings: LoopSettings
     return due and progress.samples is not None and (progress.validated or 0) < start
 
 
-def _record(outcome: StepOutcome, done: int, loop: Loop, ema: EMA, progress: Progress) -> dict[str, float]:
+def _record(outcome: StepOutcome, done: int, loop: Loop, ema: EMA, progress: Progress) -> dict[str, Any]:
     """A log line over all processes; `eta_s` counts training alone."""
     accelerator = loop.accelerator
+    sums = loop.meter.sums_by_t()
     values = loop.meter.read() | {"memory_mb": peak_memory_mb(accelerator.device)}
-    record = over_processes(values, accelerator)
+    record: dict[str, Any] = {**over_processes(values, accelerator), "loss_by_t": mean_by_bin(sums, accelerator)}
     record |= {"grad_norm": float(outcome.grad_norm), "ema_distance": ema_distance(ema), "skipped": progress.skipped}
     left = (loop.settings.steps - done) * outcome.frames
     return record | {"eta_s": left / record["frames_per_s"] if record["frames_per_s"] else float("nan")}
@@ -320,9 +337,25 @@ def step_generators(
     of the step: however a global batch is cut into processes and micro-steps, a sample keeps its position.
     """
     first = (micro_step * num_processes + process_index) * batch_size
-    keys = ([settings.seed, step, 0, 0, position] for position in range(first, first + batch_size))
-    seeds = (int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1) for key in keys)
-    return [torch.Generator().manual_seed(s) for s in seeds]
+    return [_generator(settings.seed, step, 0, 0, position) for position in range(first, first + batch_size)]
+
+
+def step_times(
+    settings: LoopSettings, step: int, micro_step: int, batch_size: int, process_index: int, num_processes: int = 1
+) -> list[float] | None:
+    """The samples' times where they are stratified; None where each sample's generator is to draw its own.
+
+    Every process draws those of the whole global batch and takes its part, by the positions of `step_generators`.
+    """
+    if settings.t_sampling == "uniform":
+        return None
+    first = (micro_step * num_processes + process_index) * batch_size
+    times = stratified_times(batch_size * num_processes * settings.accumulation, _generator(settings.seed, step, 1))
+    return times[first : first + batch_size].tolist()
+
+
+def _generator(*key: int) -> torch.Generator:
+    return torch.Generator().manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1))
 
 
 def _due(done: int, every: int, steps: int) -> bool:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pix2seq_d.bits import BitCodec
-from pix2seq_d.diffusion.loss import DiffusionLoss, draw, inverse_area_weight, reduce_weighted
+from pix2seq_d.diffusion.loss import DiffusionLoss, draw, inverse_area_weight, reduce_weighted, stratified_times
 from pix2seq_d.diffusion.schedule import CosineSchedule
 
 CODEC = BitCodec((2, 3), 0.1)
@@ -274,6 +274,34 @@ def test_self_conditioning_is_drawn_per_sample() -> None:
     chosen = (fed_back != 0).any(1).flatten()
     assert torch.equal(fed_back[chosen], CODEC.expected_bits(denoiser.answer)[chosen])
     assert chosen.double().mean().item() == pytest.approx(0.3, abs=0.09)  # four deviations of sqrt(.3 * .7 / 400)
+
+
+# stratified times
+
+
+def test_stratified_times_take_every_stratum_once() -> None:
+    """Moved back by the shift, which is drawn first, time i lies in [i / 8, (i + 1) / 8)."""
+    for seed in range(50):
+        times = stratified_times(8, generators(seed)[0])
+        shift = torch.rand(1, dtype=torch.float64, generator=generators(seed)[0])
+        assert ((times >= 0) & (times < 1)).all()
+        assert (((times - shift) % 1) * 8).floor().tolist() == list(range(8))
+
+
+def test_each_stratified_time_is_uniform() -> None:
+    """4000 batches of 4: counts of 400 in each tenth, for every place, to five deviations of sqrt(4000 * .1 * .9)."""
+    source = generators(0)[0]
+    times = torch.stack([stratified_times(4, source) for _ in range(4000)])
+    for place in times.unbind(1):
+        assert (torch.histc(place, 10, 0, 1) - 400).abs().max() < 95
+    apart = (times[:, 1] - times[:, 0]) % 1
+    assert ((apart > 0) & (apart < 0.5)).all(), "neighbouring strata of a quarter each"
+    assert apart.std() > 0.05, "a draw of its own in each stratum"
+
+
+def test_a_batch_needs_a_sample() -> None:
+    with pytest.raises(ValueError, match=r"^count: expected at least 1, got 0"):
+        stratified_times(0, generators(0)[0])
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,15 @@ import pytest
 import torch
 
 from pix2seq_d.engine import health
-from pix2seq_d.engine.health import Meter, TrainingFault, any_process, explain, over_processes, peak_memory_mb
+from pix2seq_d.engine.health import (
+    Meter,
+    TrainingFault,
+    any_process,
+    explain,
+    mean_by_bin,
+    over_processes,
+    peak_memory_mb,
+)
 
 ALONE: Any = SimpleNamespace(num_processes=1)
 
@@ -34,6 +42,25 @@ def test_meter(monkeypatch: pytest.MonkeyPatch) -> None:
     now[0] += 1.0
     meter.add(None, 4)
     assert np.isnan(meter.read()["loss"])
+
+
+def test_losses_by_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tenths of [0, 1]; t = 1 belongs to the last one, a skipped step to none, and means go over samples."""
+    meter = Meter()
+    meter.add(2.5, 2, (torch.tensor([0.0, 0.09]), torch.tensor([1.0, 4.0])))
+    meter.add(6.0, 2, (torch.tensor([0.05, 0.95]), torch.tensor([4.0, 8.0])))
+    meter.add(9.0, 1, (torch.tensor([1.0]), torch.tensor([9.0])))
+    meter.add(None, 1, (torch.tensor([0.5]), torch.tensor([float("nan")])))
+    sums = meter.sums_by_t()
+    assert sums.tolist() == [[9.0, *[0.0] * 8, 17.0], [3.0, *[0.0] * 8, 2.0]]
+    assert mean_by_bin(sums, ALONE) == [3.0, *[None] * 8, 8.5]
+    other = np.zeros((2, 10))
+    other[:, 0], other[:, 3] = (7.0, 1.0), (5.0, 2.0)
+    monkeypatch.setattr(health, "gather_object", lambda own: [*own, other])
+    two: Any = SimpleNamespace(num_processes=2)
+    assert mean_by_bin(sums, two) == [4.0, None, None, 2.5, *[None] * 5, 8.5]
+    meter.read()
+    assert not meter.sums_by_t().any()
 
 
 def test_a_loader_that_stalls_is_reported_while_it_does(caplog: pytest.LogCaptureFixture) -> None:

@@ -21,7 +21,7 @@ from pix2seq_d.engine.checkpoint import Progress
 from pix2seq_d.engine.ema import build_ema
 from pix2seq_d.engine.interrupts import Interrupted
 from pix2seq_d.engine.runlog import RunLog, read_log
-from pix2seq_d.engine.trainer import LoopSettings, fit, step_generators, validation_is_missing
+from pix2seq_d.engine.trainer import LoopSettings, fit, step_generators, step_times, validation_is_missing
 from pix2seq_d.models.pix2seq_d import Pix2SeqD
 
 pytestmark = pytest.mark.usefixtures("accelerate_state")
@@ -293,6 +293,39 @@ def test_generators_are_those_of_the_first_release() -> None:
     """Computed by commit 0622244 for seed 0, step 7, the rows 0 and 3 of one process without accumulation."""
     drawn = [g.initial_seed() for g in step_generators(STEPWISE, 7, 0, 4, 0)]
     assert [drawn[0], drawn[3]] == [729170941609874707, 1909282533393402090]
+
+
+def test_stratified_times_are_those_of_the_global_batch() -> None:
+    """8 samples as one batch, as 2 processes of 4, and as 2 micro-steps of 4."""
+
+    def times(settings: LoopSettings, step: int, size: int, processes: int = 1) -> list[float]:
+        places = [(m, size, p, processes) for m in range(settings.accumulation) for p in range(processes)]
+        return [t for place in places for t in step_times(settings, step, *place) or []]
+
+    stratified = replace(STEPWISE, t_sampling="stratified")
+    whole = times(stratified, 5, 8)
+    assert times(stratified, 5, 4, 2) == times(replace(stratified, accumulation=2), 5, 4) == whole
+    assert len(set(whole)) == 8
+    assert not set(whole) & {*times(stratified, 6, 8), *times(replace(stratified, seed=1), 5, 8)}
+    assert step_times(STEPWISE, 5, 0, 8, 0) is None
+
+
+def test_stratified_times_reach_the_loss(tiny_model: Build, tmp_path: Path) -> None:
+    """The bins of the log that hold a loss are those of the times of both steps, and the weights move otherwise."""
+    module = training_loss(tiny_model())
+    given = [0.25, 0.75]
+    assert module(collate([sample(0), sample(1)]), step_generators(STEPWISE, 0, 0, 2, 0), given).t.tolist() == given
+    settings = LoopSettings(steps=2, batch_size=10, log_every=2, save_every=2, t_sampling="stratified")
+    run = Run(tiny_model(), batches(10), settings, log=RunLog(tmp_path))
+    (record,) = read_log(tmp_path, "train")
+    filled = {int(10 * t) for step in range(2) for t in step_times(settings, step, 0, 10, 0) or []}
+    assert [value is not None for value in record["loss_by_t"]] == [k in filled for k in range(10)]
+    assert not equal(run.last(), Run(tiny_model(), batches(10), replace(settings, t_sampling="uniform")).last())
+
+
+def test_another_sampling_of_times() -> None:
+    with pytest.raises(ValueError, match=r"^t_sampling: expected one of uniform, stratified, got 'sobol'"):
+        replace(STEPWISE, t_sampling="sobol")
 
 
 @pytest.mark.parametrize(
