@@ -271,7 +271,7 @@ def endure(arguments: argparse.Namespace) -> None:
         seconds += time.process_time() - begin
         if t % (arguments.endurance // 5) == 0:
             held, ms = tracemalloc.get_traced_memory()[0] / 1000, 5000 * seconds / arguments.endurance
-            print(f"| {t} | {tracks.num_tracks} | {len(tracks.tracks)} | {held:.0f} | {ms:.1f} |", flush=True)
+            print(f"| {t} | {tracks.last_id} | {len(tracks.tracks)} | {held:.0f} | {ms:.1f} |", flush=True)
             seconds = 0.0
 
 

@@ -32,3 +32,9 @@ def test_help(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     with pytest.raises(SystemExit, match="0"):
         load(name)["main"]()
     assert "usage" in capsys.readouterr().out
+
+
+def test_tracking_endures(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("sys.argv", ["tracking", "--endurance", "5"])
+    load("tracking")["main"]()
+    assert len(capsys.readouterr().out.splitlines()) == 2 + 5
