@@ -29,7 +29,7 @@ from pix2seq_d.build import (
     prepare_data,
 )
 from pix2seq_d.config import RunConfig, TrainConfig
-from pix2seq_d.data.formats import write_image
+from pix2seq_d.data.formats import write_bytes, write_image
 from pix2seq_d.data.loader_faults import OpenedFiles
 from pix2seq_d.engine import checkpoint
 from pix2seq_d.engine.ema import build_ema
@@ -254,9 +254,7 @@ def _open_log(
     if not accelerator.is_main_process:
         return None
     log = RunLog(run_dir, start=start, redo=redo, also=partial(track, accelerator))
-    written = run_dir / "config.json.partial"
-    written.write_text(json.dumps(values, indent=2))
-    written.replace(run_dir / "config.json")
+    write_bytes(run_dir / "config.json", json.dumps(values, indent=2).encode())
     return log
 
 

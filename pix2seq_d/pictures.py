@@ -5,6 +5,7 @@ A picture is an (H, W, 3) uint8 RGB array. Text is drawn with the font built int
 
 from __future__ import annotations
 
+import base64
 import math
 import os
 import uuid
@@ -46,6 +47,11 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def data_uri(kind: str, data: bytes) -> str:
+    """A file of MIME type `kind` as text, for a page that needs no other file."""
+    return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
 
 
 def partial_path(path: str | os.PathLike[str]) -> Path:

@@ -16,7 +16,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from pix2seq_d.data.formats import DataError
-from pix2seq_d.data.sources import FrameSource, SourceFrame, VideoSource, open_sources
+from pix2seq_d.data.sources import FrameSource, SourceFrame, VideoSource
 from pix2seq_d.result_files import OutputSettings, ResultFiles
 from pix2seq_d.run_record import RunRecord
 from pix2seq_d.video.tracker import PanopticMap, VideoPredictor
@@ -25,48 +25,6 @@ logger = logging.getLogger(__name__)
 
 ON_ERROR = ("stop", "skip")
 SAVE_EVERY = 100  # images between two writings of the record
-
-
-def predict_folder(
-    predictor: VideoPredictor,
-    inputs: str | Path | Sequence[str | Path],
-    output_folder: str | Path,
-    *,
-    settings: Mapping[str, Any],
-    outputs: OutputSettings | None = None,
-    on_error: str = "stop",
-    overwrite: bool = False,
-    stills: bool = False,
-) -> int:
-    """Predicts every sequence of a folder (or of other inputs), frame by frame, at the frames' own size.
-
-    Args:
-        predictor: as `predict_sources`.
-        inputs: frames as `open_sources` finds them: a folder, video files, a pattern, a list.
-        output_folder: as `predict_sources`.
-        settings: as `predict_sources`.
-        outputs: as `predict_sources`.
-        on_error: as `predict_sources`.
-        overwrite: as `predict_sources`.
-        stills: as `predict_sources`.
-
-    Returns:
-        Number of frames predicted now.
-
-    Raises:
-        DataError, ValueError, OSError: as `open_sources` and `predict_sources`.
-    """
-    sources = open_sources(inputs)
-    return predict_sources(
-        predictor,
-        sources,
-        output_folder,
-        settings=settings,
-        outputs=outputs,
-        on_error=on_error,
-        overwrite=overwrite,
-        stills=stills,
-    )
 
 
 def predict_sources(
@@ -89,7 +47,7 @@ def predict_sources(
 
     Args:
         predictor: makes the maps; reset at the start of every sequence.
-        sources: the videos, of different names.
+        sources: the videos, of different names, as `open_sources` finds them.
         output_folder: made if missing.
         settings: what decides the result (checkpoint, steps, seed), JSON-able; recorded and compared.
         outputs: what is written beside the maps; None takes the defaults.

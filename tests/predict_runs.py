@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from pix2seq_d.data.formats import write_image
-from pix2seq_d.predict import predict_folder
+from pix2seq_d.data.sources import open_sources
+from pix2seq_d.predict import predict_sources
 from pix2seq_d.result_files import AnimationSettings, OutputSettings
 from pix2seq_d.video.tracker import VideoPredictor
 
@@ -31,7 +32,7 @@ def picture(size: tuple[int, int], *, seed: int = 0) -> np.ndarray:
 
 def run(predictor: Any, source: Any, target: Path, *, animation: AnimationSettings = QUIET, **options: Any) -> int:
     settings, outputs = options.pop("settings", {"steps": 2}), options.pop("outputs", OutputSettings(animation))
-    return predict_folder(predictor, source, target, settings=settings, outputs=outputs, **options)
+    return predict_sources(predictor, open_sources(source), target, settings=settings, outputs=outputs, **options)
 
 
 def written(folder: Path) -> dict[str, bytes]:

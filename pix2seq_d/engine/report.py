@@ -5,7 +5,6 @@ The page needs no other file; the tables behind it are written beside it as CSV.
 
 from __future__ import annotations
 
-import base64
 import html
 import io
 import os
@@ -31,7 +30,7 @@ from pix2seq_d.engine.scoring import Scores
 from pix2seq_d.engine.tables import class_rows, format_table, percent, sequence_rows, write_csv, write_csv_tables
 from pix2seq_d.labels import LabelSpec
 from pix2seq_d.palette import colour_panoptic
-from pix2seq_d.pictures import captioned, grid, resize_picture
+from pix2seq_d.pictures import captioned, data_uri, grid, resize_picture
 from pix2seq_d.visualize import legend
 
 MAX_ROWS = 20  # of the tables of the page; the CSV files hold all
@@ -300,5 +299,4 @@ def _table(
 def _embed(picture: np.ndarray) -> str:
     data = io.BytesIO()
     Image.fromarray(picture).save(data, "JPEG", quality=90, subsampling=0)
-    text = base64.b64encode(data.getvalue()).decode("ascii")
-    return f'<img alt="" src="data:image/jpeg;base64,{text}">'
+    return f'<img alt="" src="{data_uri("image/jpeg", data.getvalue())}">'

@@ -8,6 +8,8 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from pix2seq_d.data.formats import write_bytes
+
 
 class RunLog:
     """Appends records to `log.jsonl` of a run folder; a resumed run drops the records that it will write again first.
@@ -33,9 +35,7 @@ class RunLog:
             lines = [(line, _parse(line)) for line in self.path.read_text().splitlines()]
             last = {kind: start - 1 for kind in redo}
             kept = [x for x, record in lines if record.get("step", math.inf) <= last.get(record.get("kind", ""), start)]
-            partial = self.path.with_suffix(".partial")
-            partial.write_text("".join(line + "\n" for line in kept))
-            partial.replace(self.path)
+            write_bytes(self.path, "".join(line + "\n" for line in kept).encode())
 
     def write(self, kind: str, step: int, **values: Any) -> None:
         """Appends one record with its kind ("train", "validation", ...) and step.

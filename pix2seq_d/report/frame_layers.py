@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from pix2seq_d.data.formats import DataError, read_png
 from pix2seq_d.data.segments import find_segments
 from pix2seq_d.labels import LABEL_DIVISOR, LabelSpec
 from pix2seq_d.palette import VOID_COLOUR, colour_classes, colour_instances, colour_panoptic
-from pix2seq_d.pictures import Colour
+from pix2seq_d.pictures import Colour, data_uri
 
 HEAT_LEVELS = 32  # fewer make smaller pictures
 JPEG_QUALITY = 80
@@ -62,7 +61,7 @@ def frame_uri(image: np.ndarray, size: tuple[int, int]) -> str:
     data = io.BytesIO()
     small = Image.fromarray(image).resize(size[::-1], Image.Resampling.BOX, reducing_gap=2.0)
     small.save(data, "JPEG", quality=JPEG_QUALITY, optimize=True)
-    return _uri("image/jpeg", data)
+    return data_uri("image/jpeg", data.getvalue())
 
 
 def map_uris(class_map: np.ndarray, instance_map: np.ndarray, spec: LabelSpec, size: tuple[int, int]) -> dict[str, str]:
@@ -85,7 +84,7 @@ def heat_uri(values: np.ndarray, layer: HeatLayer, size: tuple[int, int]) -> str
     levels.putpalette(layer.colour * HEAT_LEVELS)
     data = io.BytesIO()
     levels.save(data, "PNG", optimize=True, transparency=np.linspace(0, 255, HEAT_LEVELS).astype(np.uint8).tobytes())
-    return _uri("image/png", data)
+    return data_uri("image/png", data.getvalue())
 
 
 def segment_rows(
@@ -130,11 +129,7 @@ def _palette_uri(picture: np.ndarray, spec: LabelSpec) -> str:
         options = {"transparency": int(void[0])} if len(void) else {}
     data = io.BytesIO()
     image.save(data, "PNG", optimize=True, **options)
-    return _uri("image/png", data)
-
-
-def _uri(kind: str, data: io.BytesIO) -> str:
-    return f"data:{kind};base64,{base64.b64encode(data.getvalue()).decode('ascii')}"
+    return data_uri("image/png", data.getvalue())
 
 
 MAP_LAYERS = {"frame": "Frame", "panoptic": "Panoptic", "class": "Class", "instance": "Instance"}
