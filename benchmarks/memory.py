@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pix2seq_d.build import build_model
-from pix2seq_d.config import PRESETS, RunConfig
+from pix2seq_d.config import RunConfig
 from pix2seq_d.models.layers import set_recompute
 from pix2seq_d.models.pix2seq_d import Pix2SeqD
+from pix2seq_d.presets import PRESETS
 
 STATES = {"weights": 1, "gradients": 1, "AdamW": 2, "average": 1}  # float32 copies of the parameters
 

@@ -16,11 +16,12 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from pix2seq_d.build import build_lr_schedule, build_model, build_train_loader, build_training_loss
-from pix2seq_d.config import MODEL_SIZES, PRESETS, RunConfig
+from pix2seq_d.config import RunConfig
 from pix2seq_d.data.synthetic import SyntheticSequence
 from pix2seq_d.engine.optim import build_optimizer, set_lr
 from pix2seq_d.engine.trainer import LoopSettings, step_generators
 from pix2seq_d.models.pix2seq_d import Pix2SeqD
+from pix2seq_d.presets import MODEL_SIZES, PRESETS
 from pix2seq_d.video.tracker import VideoPredictor
 
 

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser
 
-from pix2seq_d.config import PRESETS, RunConfig
+from pix2seq_d.config import RunConfig
+from pix2seq_d.presets import PRESETS
 
 
 def parse_run_config(

@@ -17,13 +17,14 @@ from tiny_runs import tiny_config
 from zips import make_zip
 
 from pix2seq_d import build
-from pix2seq_d.config import MODEL_SIZES, PRESETS, DataConfig, RunConfig
+from pix2seq_d.config import DataConfig, RunConfig
 from pix2seq_d.data.batch import Batch
 from pix2seq_d.data.formats import DataError, write_image
 from pix2seq_d.data.loader_faults import SkippingClips
 from pix2seq_d.data.pseudo_video import PseudoVideo
 from pix2seq_d.labels import LABEL_SPECS
 from pix2seq_d.models.pix2seq_d import Pix2SeqD
+from pix2seq_d.presets import MODEL_SIZES, PRESETS
 
 
 def on_meta(config: RunConfig) -> Pix2SeqD:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from pix2seq_d.cli import parse_run_config
-from pix2seq_d.config import PRESETS, RunConfig
+from pix2seq_d.config import RunConfig
+from pix2seq_d.presets import PRESETS
 
 
 def parse(*arguments: str, preset: str = "synthetic-tiny") -> RunConfig:

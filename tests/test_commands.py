@@ -17,13 +17,13 @@ from zips import make_zip
 
 from pix2seq_d import __main__ as entry
 from pix2seq_d.commands import print_error, run_command
-from pix2seq_d.config import PRESETS
 from pix2seq_d.data.download import DOWNLOADS
 from pix2seq_d.data.formats import DataError, read_image, read_kitti_step, write_kitti_step
 from pix2seq_d.engine.checkpoint import CheckpointError
 from pix2seq_d.engine.interrupts import Interrupted
 from pix2seq_d.models.pix2seq_d import Pix2SeqD
 from pix2seq_d.pipeline import Pix2SeqDPipeline
+from pix2seq_d.presets import PRESETS
 
 Capture = pytest.CaptureFixture[str]
 Build = Callable[..., Pix2SeqD]

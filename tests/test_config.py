@@ -9,11 +9,12 @@ from typing import get_args, get_type_hints
 import pytest
 
 from pix2seq_d import config as settings
-from pix2seq_d.config import MODEL_SIZES, PRESETS, RunConfig
+from pix2seq_d.config import RunConfig
 from pix2seq_d.data.synthetic import DIFFICULTIES
 from pix2seq_d.diffusion.samplers import SAMPLERS
 from pix2seq_d.diffusion.schedule import SCHEDULES
 from pix2seq_d.labels import LABEL_SPECS, get_label_spec
+from pix2seq_d.presets import MODEL_SIZES, PRESETS
 
 preset = pytest.mark.parametrize("config", PRESETS.values(), ids=PRESETS)
 

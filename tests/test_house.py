@@ -20,6 +20,7 @@ import pytest
 import pix2seq_d
 from pix2seq_d import config as settings
 from pix2seq_d.cli import parse_run_config
+from pix2seq_d.presets import PRESETS
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "pix2seq_d"
@@ -31,6 +32,7 @@ ROOMS = {
     "label_mapping": (1, "label_mapping"),
     "bits": (0, "bits"),
     "config": (0, "config"),
+    "presets": (0, "config"),
     "diffusion": (1, "diffusion"),
     "models": (1, "models"),
     "metrics": (1, "metrics"),
@@ -73,7 +75,7 @@ HOMES = {
     "torchvision": (),
     "timm": (),
 }
-CONFIG_READERS = ("build", "launch", "commands", "cli", "__main__")
+CONFIG_READERS = ("presets", "build", "launch", "commands", "cli", "__main__")
 
 
 @cache
@@ -374,12 +376,12 @@ def test_every_setting_is_documented(section: str) -> None:
     assert documented == [field.name for field in dataclasses.fields(SECTIONS[section])]
 
 
-@pytest.mark.parametrize("preset", settings.PRESETS)
+@pytest.mark.parametrize("preset", PRESETS)
 def test_presets_survive_the_disk(preset: str, tmp_path: Path) -> None:
-    config = settings.PRESETS[preset]
+    config = PRESETS[preset]
     path = tmp_path / "config.json"
     path.write_text(json.dumps(dataclasses.asdict(config)))
-    other = next(name for name in settings.PRESETS if name != preset)
+    other = next(name for name in PRESETS if name != preset)
     named = {"program": "test", "description": "", "output_dir": ""}
     assert parse_run_config(["--preset", other, "--config", str(path)], preset=other, **named) == config
     assert parse_run_config(["--preset", other], preset=other, **named) != config

@@ -10,11 +10,11 @@ import pytest
 import torch
 from model_probes import SETTINGS, inputs, predict, randn
 
-from pix2seq_d.config import MODEL_SIZES
 from pix2seq_d.diffusion.samplers import sample_ddim
 from pix2seq_d.diffusion.schedule import CosineSchedule
 from pix2seq_d.labels import get_label_spec
 from pix2seq_d.models.pix2seq_d import Pix2SeqD
+from pix2seq_d.presets import MODEL_SIZES
 
 Build = Callable[..., Pix2SeqD]
 
