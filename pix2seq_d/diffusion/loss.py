@@ -5,7 +5,7 @@ B batch, G groups, K bit planes, S logit planes, h w mask size.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pix2seq_d.bits import BitCodec
+from pix2seq_d.diffusion.noise import Generators, draw
 from pix2seq_d.diffusion.process import add_noise
 from pix2seq_d.diffusion.schedule import Schedule
 
-Generators = torch.Generator | Sequence[torch.Generator] | None  # one for the batch, or one per sample
 TARGETS = ("softmax", "mse")
 
 
@@ -152,17 +152,3 @@ def stratified_times(count: int, generator: torch.Generator) -> Tensor:
         raise ValueError(f"count: expected at least 1, got {count}")
     shift, *within = torch.rand(count + 1, dtype=torch.float64, generator=generator)
     return ((torch.arange(count) + torch.stack(within)) / count + shift) % 1
-
-
-def draw(kind: Callable[..., Tensor], shape: Sequence[int], like: Tensor, generator: Generators) -> Tensor:
-    """Random numbers (`torch.rand` or `torch.randn`, float32) of `shape`, drawn where the generator lives.
-
-    They end up on `like`'s device; dimension 0 is the sample. A sequence that has not one generator per sample raises
-    ValueError.
-    """
-    if generator is None or isinstance(generator, torch.Generator):
-        device = like.device if generator is None else generator.device
-        return kind(tuple(shape), generator=generator, device=device).to(like.device)
-    if len(generator) != shape[0]:
-        raise ValueError(f"generators: expected {shape[0]}, one per sample, got {len(generator)}")
-    return torch.stack([kind(tuple(shape[1:]), generator=g, device=g.device) for g in generator]).to(like.device)

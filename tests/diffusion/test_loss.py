@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pix2seq_d.bits import BitCodec
-from pix2seq_d.diffusion.loss import DiffusionLoss, draw, inverse_area_weight, reduce_weighted, stratified_times
+from pix2seq_d.diffusion.loss import DiffusionLoss, inverse_area_weight, reduce_weighted, stratified_times
 from pix2seq_d.diffusion.schedule import CosineSchedule
 
 CODEC = BitCodec((2, 3), 0.1)
@@ -218,12 +218,6 @@ def test_a_sample_with_its_own_generator_ignores_the_rest_of_the_batch(options: 
     assert part.per_sample.item() == whole.per_sample[2].item()
     assert part.t.item() == whole.t[2].item()
     assert len(set(whole.t.tolist())) == B
-
-
-def test_draw_wants_one_generator_per_sample() -> None:
-    assert draw(torch.rand, (B, 2), X0, generators(1, 2, 3, 4)).shape == (B, 2)
-    with pytest.raises(ValueError, match="generators: expected 4, one per sample, got 1"):
-        draw(torch.rand, (B, 2), X0, generators(1))
 
 
 # self-conditioning
