@@ -15,13 +15,16 @@ if TYPE_CHECKING:
     from pix2seq_d.metrics import MeanIoU, PanopticQuality, SegmentationTrackingQuality, VideoPanopticQuality
     from pix2seq_d.models.pix2seq_d import Pix2SeqD
     from pix2seq_d.pipeline import Pix2SeqDPipeline
-    from pix2seq_d.video.tracker import PanopticMap, VideoPredictor
+    from pix2seq_d.video.known import KnownMap
+    from pix2seq_d.video.panoptic_map import PanopticMap
+    from pix2seq_d.video.tracker import VideoPredictor
 
 __version__ = "0.1.0"
 
 __all__ = [
     "LABEL_SPECS",
     "CosineSchedule",
+    "KnownMap",
     "LabelSpec",
     "MeanIoU",
     "PanopticMap",
@@ -39,9 +42,10 @@ __all__ = [
 _MODULES = {
     "LABEL_SPECS": "labels",
     "CosineSchedule": "diffusion.schedule",
+    "KnownMap": "video.known",
     "LabelSpec": "labels",
     "MeanIoU": "metrics",
-    "PanopticMap": "video.tracker",
+    "PanopticMap": "video.panoptic_map",
     "PanopticQuality": "metrics",
     "Pix2SeqD": "models.pix2seq_d",
     "Pix2SeqDPipeline": "pipeline",

@@ -15,7 +15,8 @@ from PIL import Image
 from pix2seq_d.data.formats import to_rgb
 from pix2seq_d.labels import LabelSpec
 from pix2seq_d.models.pix2seq_d import Pix2SeqD
-from pix2seq_d.video.tracker import PanopticMap, VideoPredictor
+from pix2seq_d.video.panoptic_map import PanopticMap
+from pix2seq_d.video.tracker import VideoPredictor
 
 Frame = np.ndarray | Image.Image
 

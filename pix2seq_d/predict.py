@@ -19,7 +19,8 @@ from pix2seq_d.data.formats import DataError
 from pix2seq_d.data.sources import FrameSource, SourceFrame, VideoSource
 from pix2seq_d.result_files import OutputSettings, ResultFiles
 from pix2seq_d.run_record import RunRecord
-from pix2seq_d.video.tracker import PanopticMap, VideoPredictor
+from pix2seq_d.video.panoptic_map import PanopticMap
+from pix2seq_d.video.tracker import VideoPredictor
 
 logger = logging.getLogger(__name__)
 

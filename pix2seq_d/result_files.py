@@ -15,7 +15,7 @@ from pix2seq_d.animation import MAX_HELD_BYTES, AnimationWriter
 from pix2seq_d.data.formats import write_image, write_kitti_step, write_png
 from pix2seq_d.labels import LabelSpec
 from pix2seq_d.pictures import captioned, grid, resize_picture, save_picture
-from pix2seq_d.video.tracker import PanopticMap
+from pix2seq_d.video.panoptic_map import PanopticMap
 from pix2seq_d.visualize import overlay, overview
 
 DEFAULT_FPS = 10.0  # of frames that come without a rate

@@ -11,7 +11,8 @@ from PIL import Image
 
 from pix2seq_d.models.pix2seq_d import Pix2SeqD
 from pix2seq_d.pipeline import Pix2SeqDPipeline
-from pix2seq_d.video.tracker import PanopticMap, VideoPredictor
+from pix2seq_d.video.panoptic_map import PanopticMap
+from pix2seq_d.video.tracker import VideoPredictor
 
 Build = Callable[..., Pix2SeqD]
 

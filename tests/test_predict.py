@@ -22,7 +22,8 @@ from pix2seq_d.data.formats import DataError, read_image, read_kitti_step, write
 from pix2seq_d.models.pix2seq_d import Pix2SeqD
 from pix2seq_d.result_files import AnimationSettings
 from pix2seq_d.run_record import RunRecord
-from pix2seq_d.video.tracker import PanopticMap, VideoPredictor
+from pix2seq_d.video.panoptic_map import PanopticMap
+from pix2seq_d.video.tracker import VideoPredictor
 from pix2seq_d.visualize import overview
 
 Build = Callable[..., Pix2SeqD]

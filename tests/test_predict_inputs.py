@@ -17,7 +17,8 @@ from pix2seq_d.data.formats import DataError, write_image
 from pix2seq_d.data.video_file import open_video
 from pix2seq_d.models.pix2seq_d import Pix2SeqD
 from pix2seq_d.result_files import AnimationSettings, OutputSettings
-from pix2seq_d.video.tracker import PanopticMap, VideoPredictor
+from pix2seq_d.video.panoptic_map import PanopticMap
+from pix2seq_d.video.tracker import VideoPredictor
 
 Build = Callable[..., Pix2SeqD]
 

@@ -11,7 +11,7 @@ from pix2seq_d import result_files
 from pix2seq_d.data.formats import read_image, read_png
 from pix2seq_d.labels import get_label_spec
 from pix2seq_d.result_files import AnimationSettings, OutputSettings, ResultFiles
-from pix2seq_d.video.tracker import PanopticMap
+from pix2seq_d.video.panoptic_map import PanopticMap
 
 SPEC = get_label_spec("kitti-step")
 SIZE = (30, 40)

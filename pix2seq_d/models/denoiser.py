@@ -40,6 +40,13 @@ class DenoiserCondition:
     stem: Tensor
     key_values: list[tuple[Tensor, Tensor]]
 
+    def repeat(self, n: int) -> DenoiserCondition:
+        """(B n, ...): every frame's n times side by side."""
+        if n == 1:
+            return self
+        key_values = [(k.repeat_interleave(n, 0), v.repeat_interleave(n, 0)) for k, v in self.key_values]
+        return DenoiserCondition(self.stem.repeat_interleave(n, 0), key_values)
+
 
 class TransUNet(nn.Module):
     """(x_t, gamma, cond, self_cond) -> logits, or x0 bits when `out_channels` = K.

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from pix2seq_d.bits import BitCodec
 from pix2seq_d.labels import LabelSpec
 from pix2seq_d.models.denoiser import DenoiserCondition, TransUNet
-from pix2seq_d.models.image_encoder import ImageEncoder, ResNet
+from pix2seq_d.models.image_encoder import ImageEncoder, ImageFeatures, ResNet
 from pix2seq_d.video.conditioning import encode_past
 
 CONFIG_NAME = "config.json"
@@ -155,7 +155,10 @@ class Pix2SeqD(nn.Module, ModelHubMixin, library_name="pix2seq_d", license="apac
             past_codes: (B, T, G, h, w) int64 codes of the past maps, oldest first.
             present: (B, T) bool, False = no such map.
         """
-        features = self.encoder(frame)  # once per frame
+        return self.condition_features(self.encoder(frame), past_codes, present)  # the encoder runs once per frame
+
+    def condition_features(self, features: ImageFeatures, past_codes: Tensor, present: Tensor) -> DenoiserCondition:
+        """As `condition`, of the encoder's features of the frame."""
         past = encode_past(past_codes, present, self.codec).to(features.map.dtype)  # (B, T K, h, w)
         return self.denoiser.precompute(torch.cat([features.map, past], 1), features.tokens)
 

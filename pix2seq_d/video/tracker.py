@@ -1,13 +1,14 @@
 """Streaming prediction: one frame in, one panoptic map out, remembering only the maps at the past offsets.
 
 The model's instance codes are few and get reused; `tracks.py` makes them track ids that last.
-G code groups (class, instance), S logit planes, H W frame size, h w mask size.
+B videos, N samples, G code groups (class, instance), S logit planes, H W frame size, h w mask size.
 """
 
 from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,24 +20,13 @@ from pix2seq_d.diffusion.process import add_noise
 from pix2seq_d.diffusion.samplers import SAMPLERS, Callback
 from pix2seq_d.diffusion.schedule import SCHEDULES
 from pix2seq_d.models.pix2seq_d import Pix2SeqD
-from pix2seq_d.video.decode import CodeProbabilities, code_probabilities
+from pix2seq_d.video.code_denoiser import CodeDenoiser
+from pix2seq_d.video.consensus import Consensus, find_consensus
+from pix2seq_d.video.decode import CodeProbabilities, code_probabilities, enlarge
+from pix2seq_d.video.known import KnownCodes, KnownMap, code_penalty
+from pix2seq_d.video.panoptic_map import PanopticMap, Uncertainty
 from pix2seq_d.video.separate import separate_objects
 from pix2seq_d.video.tracks import TrackIds
-
-
-@dataclass
-class PanopticMap:
-    """The prediction of one frame at the frame's own size.
-
-    Attributes:
-        class_map: (H, W) uint8 train ids.
-        instance_map: (H, W) int32 track ids, 0 on stuff.
-        confidence: (H, W) float32 in [0, 1], probability of the chosen codes.
-    """
-
-    class_map: np.ndarray
-    instance_map: np.ndarray
-    confidence: np.ndarray
 
 
 class VideoPredictor:
@@ -53,11 +43,17 @@ class VideoPredictor:
             last frame's map, noised to this time.
         stop_unchanged: ends a frame's steps where this share of pixels, in (0, 1], or more keeps its code from one
             estimate to the next; None takes all steps.
+        num_samples: maps drawn of every frame; their consensus is the prediction and what later frames see as past, and
+            the prediction says where they differ.
+        history_guidance: weight w of guidance by the past maps, see CodeDenoiser; not 0 doubles the evaluations.
+        only_classes: train ids of the classes to keep in the predictions, all else becomes void; empty = all.
+        without_classes: train ids of classes that are known not to be there: they are never generated.
         seed: of the starting noise; the same seed and frames give the same maps.
 
     Raises:
-        ValueError: a step number below 1, a negative td_steps or min_pixels, t_start_next or stop_unchanged outside
-            (0, 1], an unknown sampler or schedule.
+        ValueError: a number of steps or samples below 1, a negative td_steps or min_pixels, t_start_next or
+            stop_unchanged outside (0, 1], an unknown sampler, schedule or class, classes that leave none, guidance
+            that is not finite.
     """
 
     def __init__(
@@ -71,6 +67,10 @@ class VideoPredictor:
         min_pixels: int | None = None,
         t_start_next: float = 1.0,
         stop_unchanged: float | None = None,
+        num_samples: int = 1,
+        history_guidance: float = 0.0,
+        only_classes: Sequence[int] = (),
+        without_classes: Sequence[int] = (),
         seed: int = 0,
     ) -> None:
         self.model = model
@@ -79,22 +79,35 @@ class VideoPredictor:
         self.td_steps = model.td_steps if td_steps is None else td_steps
         self.min_pixels = model.min_pixels if min_pixels is None else min_pixels
         self.t_start_next, self.stop_unchanged, self.seed = t_start_next, stop_unchanged, seed
-        for name, least in (("num_steps", 1), ("num_steps_next", 1), ("td_steps", 0), ("min_pixels", 0), ("seed", 0)):
-            if not getattr(self, name) >= least:  # nor NaN
-                raise ValueError(f"{name}: expected at least {least}, got {getattr(self, name)}")
+        self.num_samples, self.history_guidance = num_samples, history_guidance
+        self.only_classes, self.without_classes = tuple(only_classes), tuple(without_classes)
+        self.sampler = model.sampler if sampler is None else sampler
+        self._check_settings()
+        self.sample, self.schedule = SAMPLERS[self.sampler], SCHEDULES[model.schedule]()
+        self.device = next(model.parameters()).device
+        self.reset()
+
+    def _check_settings(self) -> None:
+        least = {"num_steps": 1, "num_steps_next": 1, "td_steps": 0, "min_pixels": 0, "seed": 0, "num_samples": 1}
+        for name, bound in least.items():
+            if not getattr(self, name) >= bound:  # nor NaN
+                raise ValueError(f"{name}: expected at least {bound}, got {getattr(self, name)}")
         for name in ("t_start_next", "stop_unchanged"):
             value = getattr(self, name)
             if value is not None and not 0 < value <= 1:
                 raise ValueError(f"{name}: expected a number in (0, 1], got {value}")
-        sampler = model.sampler if sampler is None else sampler
-        if sampler not in SAMPLERS:
-            raise ValueError(f"sampler: expected one of {', '.join(SAMPLERS)}, got {sampler!r}")
-        self.sample = SAMPLERS[sampler]
-        if model.schedule not in SCHEDULES:
-            raise ValueError(f"schedule: expected one of {', '.join(SCHEDULES)}, got {model.schedule!r}")
-        self.schedule = SCHEDULES[model.schedule]()
-        self.device = next(model.parameters()).device
-        self.reset()
+        if not math.isfinite(self.history_guidance):
+            raise ValueError(f"history_guidance: expected a finite number, got {self.history_guidance}")
+        for name, known in (("sampler", SAMPLERS), ("schedule", SCHEDULES)):
+            value = self.sampler if name == "sampler" else self.model.schedule
+            if value not in known:
+                raise ValueError(f"{name}: expected one of {', '.join(known)}, got {value!r}")
+        num_classes = self.model.label_spec.num_classes
+        for name in ("only_classes", "without_classes"):
+            if wrong := [i for i in getattr(self, name) if not 0 <= i < num_classes]:
+                raise ValueError(f"{name}: expected train ids in 0..{num_classes - 1}, got {wrong[0]}")
+        if len(set(self.without_classes)) == num_classes:
+            raise ValueError("without_classes: expected at least one class to be left, got all")
 
     def reset(self) -> None:
         """Forgets the video: the next frame is a first frame."""
@@ -103,60 +116,50 @@ class VideoPredictor:
         self.frame_index = 0
         self.frame_size: tuple[int, ...] | None = None
 
-    @torch.inference_mode()
-    def step(self, frame: np.ndarray, *, callback: Callback | None = None) -> PanopticMap:
+    def step(
+        self, frame: np.ndarray, *, known: KnownMap | None = None, callback: Callback | None = None
+    ) -> PanopticMap:
         """Predicts the next frame.
 
         Args:
             frame: (H, W, 3) uint8 RGB, the same size throughout a video.
-            callback: passed to the sampler: (step, x_t, x0 estimate), each (1, K, h, w).
+            known: pixels whose class or object is known: they come out as they are, the others are generated to fit;
+                with every pixel known nothing is. Objects that are told keep their ids in later frames.
+            callback: passed to the sampler: (step, x_t, x0 estimate), each (N, K, h, w).
 
         Raises:
-            ValueError: not (H, W, 3) uint8, or another size than the frames before.
+            ValueError: not (H, W, 3) uint8, another size than the frames before, or a known map that is not one of
+                this frame and label spec.
         """
-        self._check(frame)
-        box = Letterbox((frame.shape[0], frame.shape[1]), self.model.image_size)
-        image = torch.from_numpy(box.image(frame)).to(self.device).permute(2, 0, 1)[None].float() / 255
-        past, present = self._past()
-        denoise = self.model.bind(self.model.condition(image, past, present))
-        num_steps, t_start = (self.num_steps_next, self.t_start_next) if present.any() else (self.num_steps, 1.0)
-        self.sample(
-            denoise,
-            self._start(t_start),
-            self.schedule,
-            num_steps,
-            td_steps=self.td_steps,
-            t_start=t_start,
-            clip=self.model.codec.scale,
-            stop_unchanged=self.stop_unchanged,
-            generator=self._generator(1, self.device),
-            callback=callback,
-        )
-        assert denoise.logits is not None
-        probabilities, ids = self._associate(self._probabilities(denoise.logits[0], box))
-        self.memory.append(probabilities.choose()[0])
-        result = self._to_frame(probabilities, ids, box)
-        self.frame_index += 1
-        return result
+        return predict_together([self], [frame], known=[known], callback=callback)[0]
 
-    def _check(self, frame: np.ndarray) -> None:
+    def _prepare(self, frame: np.ndarray, known: KnownMap | None) -> _Request:
         if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
             raise ValueError(f"frame: expected (H, W, 3) uint8, got {frame.shape} {frame.dtype}")
         if self.frame_size is not None and frame.shape != self.frame_size:
             raise ValueError(f"frame: expected {self.frame_size} as the frames before, got {frame.shape}")
+        box = Letterbox((frame.shape[0], frame.shape[1]), self.model.image_size)
+        codes = None
+        if known is not None:
+            codes = KnownCodes.of(known, self.model.label_spec, box, self.model.mask_size, self.tracks)
         self.frame_size = frame.shape
+        return _Request(self, frame, box, known, codes)
 
-    def _generator(self, stream: int = 0, device: torch.device | str = "cpu") -> torch.Generator:
-        state = np.random.SeedSequence([self.seed, self.frame_index, stream]).generate_state(1, np.uint64)
-        return torch.Generator(device).manual_seed(int(state[0] >> 1))
+    def _generators(self, stream: int, device: torch.device | str) -> list[torch.Generator]:
+        """One for each sample; the first is that of a single one."""
+        keys = [[self.seed, self.frame_index, stream, *[k][:k]] for k in range(self.num_samples)]
+        states = [np.random.SeedSequence(key).generate_state(1, np.uint64)[0] for key in keys]
+        return [torch.Generator(device).manual_seed(int(state >> np.uint64(1))) for state in states]
 
     def _start(self, t: float) -> Tensor:
-        """(1, K, h, w) at time t: noise, below 1 mixed with the last map, so that what is new can still appear."""
+        """(N, K, h, w) at time t: noise, below 1 mixed with the last map, so that what is new can still appear."""
         codec = self.model.codec
-        noise = torch.randn(1, codec.num_bits, *self.model.mask_size, generator=self._generator()).to(self.device)
+        shape = codec.num_bits, *self.model.mask_size
+        noise = torch.stack([torch.randn(shape, generator=g) for g in self._generators(0, "cpu")]).to(self.device)
         if t == 1:
             return noise
-        return add_noise(codec.encode(self.memory[-1][None]), self.schedule(torch.tensor(t, device=self.device)), noise)
+        gamma = self.schedule(torch.tensor(t, device=self.device))
+        return add_noise(codec.encode(self.memory[-1][None]).expand_as(noise), gamma, noise)
 
     def _past(self) -> tuple[Tensor, Tensor]:
         """Codes (1, T, G, h, w) of the past maps and whether each exists (1, T)."""
@@ -166,36 +169,54 @@ class VideoPredictor:
         present = torch.tensor([[-o <= len(self.memory) for o in offsets]], dtype=torch.bool, device=self.device)
         return torch.stack(maps)[None] if maps else absent[None, None][:, :0], present
 
-    def _probabilities(self, logits: Tensor, box: Letterbox) -> CodeProbabilities:
+    def _finish(self, request: _Request, logits: Tensor) -> PanopticMap:
+        """(N, S, h, w) logits -> the map, which goes into the memory and the tracks."""
+        model, known = self.model, request.codes
+        samples = [code_probabilities(each, model.codec, model.label_spec) for each in logits]
+        together = find_consensus(samples, num_codes=model.num_instance_codes) if len(samples) > 1 else None
+        probabilities = self._clean(together.probabilities if together else samples[0].winners_only(), request)
+        probabilities, ids = self._associate(probabilities if known is None else known.force(probabilities), known)
+        codes, _ = probabilities.choose()
+        self.memory.append(codes)
+        result = self._to_frame(probabilities, ids, request.box)
+        if together is not None:
+            result.uncertainty = self._uncertainty(together, codes, ids, request.box)
+        if request.known is not None:
+            result = request.known.over(result, model.label_spec)
+        self.frame_index += 1
+        return result.only(self.only_classes) if self.only_classes else result
+
+    def _clean(self, probabilities: CodeProbabilities, request: _Request) -> CodeProbabilities:
         """At mask size; segments that are small there are gone, so that no later frame takes them over, and so are
         codes that two objects share.
         """
-        if self.model.target == "mse":
-            logits = self.model.codec.bit_logits(logits[None])[0]
-        probabilities = code_probabilities(logits, self.model.codec, self.model.label_spec).winners_only()
-        area = math.prod  # of a size, in pixels
+        area, box = math.prod, request.box  # of a size, in pixels
         mask_per_frame = area(box.content_size) / area(box.source_size) * area(self.model.mask_size)
         min_pixels = self.min_pixels * mask_per_frame / area(self.model.image_size)
-        expected = torch.from_numpy(self.tracks.expected_codes(self.model.mask_size)).to(self.device)
+        told = [torch.from_numpy(self.tracks.expected_codes(self.model.mask_size)).to(self.device)]
+        if request.codes is not None:
+            told.append(request.codes.stacked(self.device))
         return separate_objects(
             probabilities.suppress_small(min_pixels),
-            [*self.memory, expected],
+            [*self.memory, *told],
             num_codes=self.model.num_instance_codes,
             min_pixels=min_pixels,
         )
 
-    def _associate(self, probabilities: CodeProbabilities) -> tuple[CodeProbabilities, np.ndarray]:
+    def _associate(
+        self, probabilities: CodeProbabilities, known: KnownCodes | None
+    ) -> tuple[CodeProbabilities, np.ndarray]:
         """Every object in the code that it had before, and the track ids of (class code, instance code)."""
         codes, _ = probabilities.choose()
         ids = np.zeros((self.model.label_spec.num_classes + 1, self.model.num_instance_codes + 1), np.int32)
         if len(codes) < 2:
             return probabilities, ids
         class_codes, instance_codes = codes.cpu().numpy()
-        kept, tracks = self.tracks.update(class_codes, instance_codes)
+        kept, tracks = self.tracks.update(class_codes, instance_codes, known.ids if known else None)
         for key, track_id in tracks.items():
             ids[key] = track_id
-        known = torch.from_numpy(ids > 0).to(codes.device)
-        return probabilities.recode(torch.from_numpy(kept).to(codes.device)).only(known), ids
+        chosen = torch.from_numpy(ids > 0).to(codes.device)
+        return probabilities.recode(torch.from_numpy(kept).to(codes.device)).only(chosen), ids
 
     def _to_frame(self, probabilities: CodeProbabilities, ids: np.ndarray, box: Letterbox) -> PanopticMap:
         """Enlarged to the frame's size, then decided."""
@@ -206,3 +227,150 @@ class VideoPredictor:
         return PanopticMap(
             class_map.cpu().numpy().astype(np.uint8), ids[class_codes, instances], confidence.cpu().numpy()
         )
+
+    def _uncertainty(self, together: Consensus, codes: Tensor, ids: np.ndarray, box: Letterbox) -> Uncertainty:
+        """Of the frame; `codes` (G, h, w) are those of the prediction."""
+        planes = torch.stack([together.class_entropy, together.disagreement()]).float()
+        entropy, disagreement = enlarge(planes, box).cpu().numpy()
+        agreement = together.agreement(codes)
+        by_segment = {(c - 1, int(ids[c, i])): share for (c, i), share in agreement.items()}
+        return Uncertainty(entropy, disagreement, by_segment)
+
+
+@dataclass
+class _Request:
+    """A frame to predict: its predictor, place on the canvas, and what is known of it, at the frame's and mask size."""
+
+    predictor: VideoPredictor
+    frame: np.ndarray
+    box: Letterbox
+    known: KnownMap | None
+    codes: KnownCodes | None
+
+    @property
+    def image(self) -> Tensor:
+        """(1, 3, H, W) in [0, 1] on the canvas."""
+        image = torch.from_numpy(self.box.image(self.frame)).to(self.predictor.device)
+        return image.permute(2, 0, 1)[None].float() / 255
+
+    @property
+    def penalty(self) -> Tensor | None:
+        """(1, S, h, w) of the codes that are not possible."""
+        predictor = self.predictor
+        return code_penalty(
+            predictor.model.codec,
+            predictor.model.mask_size,
+            known=self.codes,
+            without_classes=predictor.without_classes,
+            device=predictor.device,
+        )
+
+    @property
+    def way(self) -> tuple[int, float, int]:
+        """Number of steps and their start; and a number of its own where the samples of others would decide the end."""
+        predictor = self.predictor
+        alone = 0 if predictor.stop_unchanged is None else id(predictor)
+        later = any(-offset <= len(predictor.memory) for offset in predictor.model.past_offsets)
+        return (predictor.num_steps_next, predictor.t_start_next, alone) if later else (predictor.num_steps, 1.0, alone)
+
+
+@torch.inference_mode()
+def predict_together(
+    predictors: Sequence[VideoPredictor],
+    frames: Sequence[np.ndarray],
+    *,
+    known: Sequence[KnownMap | None] | None = None,
+    callback: Callback | None = None,
+) -> list[PanopticMap]:
+    """The next frame of each of several videos, in one batch.
+
+    Each video's maps are those that it would have alone, but for the rounding of batched sums: its noise is its own.
+
+    Args:
+        predictors: one per video, of one model and with equal settings; seeds may differ.
+        frames: one per video, (H, W, 3) uint8 RGB; sizes may differ between videos.
+        known: one per video, as in VideoPredictor.step; None = nothing is known.
+        callback: passed to the sampler: (step, x_t, x0 estimate), each (B N, K, h, w) of the videos that are sampled
+            together, the N samples of a video side by side.
+
+    Raises:
+        ValueError: as VideoPredictor.step, then no video moves on; or not one frame per predictor, predictors that
+            occur twice or differ in model or settings.
+    """
+    known = [None] * len(frames) if known is None else known
+    if not len(predictors) == len(frames) == len(known) or len(set(map(id, predictors))) < len(predictors):
+        raise ValueError(
+            f"frames, known: expected one for each of {len(predictors)} different predictors, "
+            f"got {len(frames)}, {len(known)}"
+        )
+    for predictor in predictors[1:]:
+        if differing := [name for name in _SHARED if getattr(predictor, name) != getattr(predictors[0], name)]:
+            raise ValueError(f"predictors: expected the same {differing[0]}")
+    requests = [p._prepare(frame, what) for p, frame, what in zip(predictors, frames, known)]
+    groups: dict[tuple[int, float, int], list[int]] = {}
+    logits: dict[int, Tensor] = {}
+    for i, request in enumerate(requests):
+        if request.codes is not None and request.codes.complete:
+            assert request.penalty is not None
+            logits[i] = request.penalty
+        else:
+            groups.setdefault(request.way, []).append(i)
+    for (num_steps, t_start, _), members in groups.items():
+        found = _sample([requests[i] for i in members], num_steps, t_start, callback)
+        logits |= dict(zip(members, found.chunk(len(members))))
+    return [p._finish(request, logits[i]) for i, (p, request) in enumerate(zip(predictors, requests))]
+
+
+_SHARED = (
+    "model",
+    "num_steps",
+    "num_steps_next",
+    "td_steps",
+    "sampler",
+    "t_start_next",
+    "stop_unchanged",
+    "num_samples",
+    "history_guidance",
+)
+
+
+def _sample(requests: Sequence[_Request], num_steps: int, t_start: float, callback: Callback | None) -> Tensor:
+    """(B N, S, h, w) logits."""
+    first = requests[0].predictor
+    model, n = first.model, first.num_samples
+    image = torch.cat([r.image for r in requests])
+    past, present = (torch.cat(parts) for parts in zip(*(r.predictor._past() for r in requests)))
+    features = model.encoder(image)
+    cond, without_past = model.condition_features(features, past, present), None
+    if first.history_guidance and bool(present.any()):
+        without_past = model.condition_features(features, past, torch.zeros_like(present))
+    denoise = CodeDenoiser(
+        model.bind(cond.repeat(n)),
+        model.codec,
+        target=model.target,
+        without_past=None if without_past is None else model.bind(without_past.repeat(n)),
+        guidance=first.history_guidance,
+        penalty=_stacked([r.penalty for r in requests], n),
+    )
+    first.sample(
+        denoise,
+        torch.cat([r.predictor._start(t_start) for r in requests]),
+        first.schedule,
+        num_steps,
+        td_steps=first.td_steps,
+        t_start=t_start,
+        clip=model.codec.scale,
+        stop_unchanged=first.stop_unchanged,
+        generator=[g for r in requests for g in r.predictor._generators(1, first.device)],
+        callback=callback,
+    )
+    assert denoise.logits is not None
+    return denoise.logits
+
+
+def _stacked(penalties: Sequence[Tensor | None], num_samples: int) -> Tensor | None:
+    """(B N or 1, S, h, w), or None where nothing is forbidden."""
+    some = next((p for p in penalties if p is not None), None)
+    if some is None or len(penalties) == 1:
+        return some
+    return torch.cat([torch.zeros_like(some) if p is None else p for p in penalties]).repeat_interleave(num_samples, 0)

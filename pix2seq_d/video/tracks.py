@@ -6,6 +6,7 @@ h w map size, S segments; a box is (top, left, bottom, right) in pixels, the lat
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -141,12 +142,42 @@ class TrackIds:
                 codes[0][place][mask], codes[1][place][mask] = track.class_id, track.code
         return codes
 
-    def update(self, class_map: np.ndarray, code_map: np.ndarray) -> tuple[np.ndarray, dict[tuple[int, int], int]]:
+    def codes_of(self, objects: Sequence[tuple[int, int]]) -> dict[tuple[int, int], int]:
+        """Codes for objects whose ids are told: a track keeps its own, any other object takes one that is free.
+
+        Args:
+            objects: (class, track id); the first ones choose first.
+
+        Returns:
+            {(class, track id): code}, all codes different.
+
+        Raises:
+            ValueError: more objects than codes.
+        """
+        if len(objects) > self.num_codes:
+            raise ValueError(f"known objects: expected at most {self.num_codes}, one per code, got {len(objects)}")
+        own = {(t.class_id, t.track_id): t.code for t in self.tracks if t.code}
+        codes: dict[tuple[int, int], int] = {}
+        for known in objects:
+            if own.get(known, 0) not in (0, *codes.values()):
+                codes[known] = own[known]
+        hidden_last = sorted(self.tracks, key=lambda track: -track.missing)
+        free = [k for k in range(1, self.num_codes + 1) if k not in {t.code for t in self.tracks}]
+        free += [t.code for t in hidden_last if t.code]
+        for known in objects:
+            if known not in codes:
+                codes[known] = next(k for k in free if k not in codes.values())
+        return codes
+
+    def update(
+        self, class_map: np.ndarray, code_map: np.ndarray, known: Mapping[tuple[int, int], int] | None = None
+    ) -> tuple[np.ndarray, dict[tuple[int, int], int]]:
         """Follows the objects into the next frame.
 
         Args:
             class_map: (h, w) integers >= 0.
             code_map: (h, w) instance codes, 0 = no instance.
+            known: {(class, code): track id} of objects that are told, in the codes of `codes_of`; None = none are.
 
         Returns:
             (h, w) int64 codes by which the model should remember the frame: every object has the code that it had
@@ -154,11 +185,30 @@ class TrackIds:
         """
         frame = _Frame(class_map, code_map, self.tracks)
         visible = [t for t, track in enumerate(self.tracks) if not track.missing]
-        self._match(frame, visible)
+        hidden = [t for t, track in enumerate(self.tracks) if track.missing]
+        told = self._tell(frame, known or {})
+        self._match(frame, [t for t in visible if t not in told])
         self._join_fragments(frame, visible)
-        self._match(frame, [t for t, track in enumerate(self.tracks) if track.missing])
-        self._split_merged(frame, visible)
-        return self._commit(frame)
+        self._match(frame, [t for t in hidden if t not in told])
+        self._split_merged(frame, visible, told)
+        return self._commit(frame, first_new=len(visible) + len(hidden))
+
+    def _tell(self, frame: _Frame, known: Mapping[tuple[int, int], int]) -> set[int]:
+        """Gives the segments that are told to their tracks, or to new ones; the indices of these tracks."""
+        index = {(t.class_id, t.track_id): i for i, t in enumerate(self.tracks)}
+        for s in range(1, len(frame.codes)):
+            class_id, code = int(frame.classes[s]), int(frame.codes[s])
+            if (class_id, code) in known:
+                track_id = known[class_id, code]
+                if (class_id, track_id) not in index:
+                    index[class_id, track_id] = len(self.tracks)
+                    self.tracks.append(Track(track_id, class_id))
+                frame.owner[s] = index[class_id, track_id]
+                for rival in self.tracks:
+                    rival.code *= rival.code != code
+                self.tracks[frame.owner[s]].code = code
+                self.last_id = max(self.last_id, track_id)
+        return frame.owned()
 
     def _match(self, frame: _Frame, candidates: list[int]) -> None:
         """One segment for each track, the best pairs first."""
@@ -195,11 +245,12 @@ class TrackIds:
                 if frame.iou(t, np.append(parts, s)) > frame.iou(t, parts):
                     frame.owner[s] = t
 
-    def _split_merged(self, frame: _Frame, visible: list[int]) -> None:
+    def _split_merged(self, frame: _Frame, visible: list[int], told: set[int]) -> None:
         """A segment where two objects that once were apart are expected, and with room for both, is shared out."""
         for t in sorted(set(visible) - frame.owned()):
             track, s = self.tracks[t], int(frame.overlap[t].argmax())
-            if frame.owner[s] < 0 or frame.classes[s] != track.class_id or len(frame.codes) > self.num_codes:
+            alone = frame.owner[s] < 0 or frame.owner[s] in told
+            if alone or frame.classes[s] != track.class_id or len(frame.codes) > self.num_codes:
                 continue
             other = self.tracks[frame.owner[s]]
             here, mine, theirs = frame.labels == s, frame.paint(t), frame.paint(int(frame.owner[s]))
@@ -209,9 +260,8 @@ class TrackIds:
                 closer, further = (box_distance(box, here.shape) for box in boxes)
                 frame.cut(here & np.where(mine == theirs, closer < further, mine), s, t)
 
-    def _commit(self, frame: _Frame) -> tuple[np.ndarray, dict[tuple[int, int], int]]:
+    def _commit(self, frame: _Frame, first_new: int) -> tuple[np.ndarray, dict[tuple[int, int], int]]:
         """Begins tracks for the segments that are left, moves all to where they were found, forgets old ones."""
-        known = len(self.tracks)
         for s in np.flatnonzero(frame.owner[1:] < 0) + 1:
             frame.owner[s] = len(self.tracks)
             self.tracks.append(Track(self._next_id(), int(frame.classes[s])))
@@ -223,7 +273,7 @@ class TrackIds:
                 track.see(full[t + 1, :2], found[top:bottom, left:right] == t, boxes[t + 1])
             else:
                 track.missing += 1
-        self._attach(found, known)
+        self._attach(found, first_new)
         self._give_codes(frame)
         codes = np.array([*(t.code for t in self.tracks), 0])[found]  # -1 is the last
         self.tracks = [t for t in self.tracks if t.missing <= self.memory]
@@ -237,7 +287,7 @@ class TrackIds:
             if self.last_id not in taken:
                 return self.last_id
 
-    def _attach(self, found: np.ndarray, known: int) -> None:
+    def _attach(self, found: np.ndarray, first_new: int) -> None:
         """Drops what a track no longer touches; a new track is attached to all that it touches."""
         ids = {t: track.track_id for t, track in enumerate(self.tracks) if not track.missing}
         beside: dict[int, set[int]] = {t: set() for t in ids}
@@ -246,7 +296,7 @@ class TrackIds:
             beside[b].add(ids[a])
         hidden = {track.track_id for track in self.tracks if 0 < track.missing <= self.memory}
         for t, track in enumerate(self.tracks):
-            if t >= known:
+            if t >= first_new:
                 track.attached = beside[t]
             else:
                 track.attached &= hidden | (beside[t] if t in ids else set(ids.values()))

@@ -13,7 +13,8 @@ from pix2seq_d.data.synthetic_videos import SyntheticVideos
 from pix2seq_d.engine.validation import summary, validate
 from pix2seq_d.labels import get_label_spec
 from pix2seq_d.models.pix2seq_d import Pix2SeqD
-from pix2seq_d.video.tracker import PanopticMap, VideoPredictor
+from pix2seq_d.video.panoptic_map import PanopticMap
+from pix2seq_d.video.tracker import VideoPredictor
 
 SPEC = get_label_spec("kitti-step")
 NAMES = {"miou", "pq", "pq_things", "pq_stuff", "vpq", "stq", "aq", "iou"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -44,15 +45,28 @@ class Scripted(nn.Module):
         self.present: list[list[bool]] = []
         self.steps: list[int] = []
 
-    def condition(self, frame: Tensor, past: Tensor, present: Tensor) -> Tensor:
+    def encoder(self, frame: Tensor) -> Tensor:
         self.frames.append(frame)
-        self.past.append(past)
-        self.present.append(present[0].tolist())
         self.steps.append(0)
         return self.answers[min(len(self.frames), len(self.answers)) - 1]
 
-    def bind(self, answer: Tensor) -> Answer:
-        return Answer(self, answer)
+    def condition_features(self, answer: Tensor, past: Tensor, present: Tensor) -> Condition:
+        self.past.append(past)
+        self.present.append(present[0].tolist())
+        return Condition(answer)
+
+    def bind(self, condition: Condition) -> Answer:
+        return Answer(self, condition.answer)
+
+
+@dataclass
+class Condition:
+    """Stands in for DenoiserCondition."""
+
+    answer: Tensor
+
+    def repeat(self, n: int) -> Condition:
+        return Condition(self.answer.repeat_interleave(n, 0))
 
 
 class Answer:
