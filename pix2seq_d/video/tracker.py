@@ -109,10 +109,18 @@ class VideoPredictor:
         if len(set(self.without_classes)) == num_classes:
             raise ValueError("without_classes: expected at least one class to be left, got all")
 
-    def reset(self) -> None:
-        """Forgets the video: the next frame is a first frame."""
+    def reset(self, *, first_id: int = 1) -> None:
+        """Forgets the video: the next frame is a first frame.
+
+        Args:
+            first_id: ids of objects that are not told begin there, so that those below stay a user's own.
+
+        Raises:
+            ValueError: an id that a map on disk cannot hold.
+        """
         self.memory: deque[Tensor] = deque(maxlen=max((-o for o in self.model.past_offsets), default=0))
         self.tracks = TrackIds(num_codes=self.model.num_instance_codes, past_frames=self.memory.maxlen or 0)
+        self.tracks.reset(first_id=first_id)
         self.frame_index = 0
         self.frame_size: tuple[int, ...] | None = None
 

@@ -128,10 +128,12 @@ class TrackIds:
         self.num_codes, self.past_frames, self.memory, self.max_id = num_codes, past_frames, memory, max_id
         self.reset()
 
-    def reset(self) -> None:
-        """Forgets the video; ids begin at 1 again."""
+    def reset(self, *, first_id: int = 1) -> None:
+        """Forgets the video; ids of new tracks begin at `first_id`; raises ValueError if it is not 1 ... max_id."""
+        if not 1 <= first_id <= self.max_id:
+            raise ValueError(f"first_id: expected 1..{self.max_id}, got {first_id}")
         self.tracks: list[Track] = []
-        self.last_id = 0
+        self.last_id = first_id - 1
 
     def expected_codes(self, shape: tuple[int, int]) -> np.ndarray:
         """(2, h, w) int64 classes and codes where the objects of the last frames are expected; elsewhere 0."""
