@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from pix2seq_d.commands import add_export_options
+from pix2seq_d.commands_prompts import add_prompt_arguments, find_prompt_maps, prompt_options, prompt_settings
 from pix2seq_d.data.formats import DataError
 from pix2seq_d.data.sources import FrameSource, open_sources
 from pix2seq_d.data.submission import SUBMISSION_FORMATS, check_submission, select_frames, write_submission
@@ -25,6 +26,7 @@ from pix2seq_d.pipeline import Pix2SeqDPipeline
 from pix2seq_d.predict import ON_ERROR, predict_sources
 from pix2seq_d.report.write import write_report
 from pix2seq_d.result_files import AnimationSettings, OutputSettings
+from pix2seq_d.video.tracker import VideoPredictor
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +61,7 @@ def add_inference_arguments(parser: argparse.ArgumentParser) -> None:
     add("--overwrite", action="store_true", help="predict anew what the output folder holds already")
     add("--format", choices=tuple(SUBMISSION_FORMATS), help="also export the maps for a benchmark, to a folder FORMAT/")
     add_export_options(add)
+    add_prompt_arguments(add)
 
 
 def run_inference(arguments: argparse.Namespace) -> None:
@@ -84,12 +87,15 @@ def run_inference(arguments: argparse.Namespace) -> None:
         "seed",
     )
     chosen = {name: getattr(arguments, name) for name in names}
-    predictor = pipeline.predictor(**chosen)
+    spec = pipeline.model.label_spec
+    prompts = find_prompt_maps(arguments, sources, spec)
+    predictor = VideoPredictor(pipeline.model, **chosen, **prompt_options(arguments, spec))
     settings = {
         "checkpoint": arguments.checkpoint,
         "weights": _fingerprint(pipeline.model),
         "input": [os.path.realpath(path) for path in arguments.input],
         **{name: getattr(pipeline.model, name, None) if value is None else value for name, value in chosen.items()},
+        **prompt_settings(arguments),
     }
     count = predict_sources(
         predictor,
@@ -100,6 +106,7 @@ def run_inference(arguments: argparse.Namespace) -> None:
         on_error=arguments.on_error,
         overwrite=arguments.overwrite,
         stills=stills,
+        prompts=prompts,
     )
     logger.info("%d frames predicted; maps and pictures are in %s", count, arguments.output_folder)
     if arguments.report:

@@ -17,8 +17,11 @@ from tqdm.auto import tqdm
 
 from pix2seq_d.data.formats import DataError
 from pix2seq_d.data.sources import FrameSource, SourceFrame, VideoSource
+from pix2seq_d.labels import LABEL_DIVISOR
+from pix2seq_d.prompt_maps import PromptMaps
 from pix2seq_d.result_files import OutputSettings, ResultFiles
 from pix2seq_d.run_record import RunRecord
+from pix2seq_d.video.known import KnownMap
 from pix2seq_d.video.panoptic_map import PanopticMap
 from pix2seq_d.video.tracker import VideoPredictor
 
@@ -38,6 +41,7 @@ def predict_sources(
     on_error: str = "stop",
     overwrite: bool = False,
     stills: bool = False,
+    prompts: PromptMaps | None = None,
 ) -> int:
     """Predicts every source, frame by frame, at the frames' own size.
 
@@ -56,15 +60,16 @@ def predict_sources(
             sequences anew that an earlier one has finished with frames skipped.
         overwrite: predict every sequence anew, whatever the output folder holds.
         stills: frames are images of their own: no past, sizes as they come, no animation.
+        prompts: maps of some of the frames, as they are or to be completed; what they say is compared as settings are.
 
     Returns:
         Number of frames predicted now.
 
     Raises:
         DataError: an unreadable frame, frames of several sizes in a sequence, two frames of one name, a sequence
-            without a readable frame, no readable one among stills.
-        ValueError: the output folder holds results of other settings, or lies in a folder of frames; stills from a
-            video file, or with a contact sheet.
+            without a readable frame, no readable one among stills, a given map that cannot be one of its frame.
+        ValueError: the output folder holds results of other settings, or lies in a folder of frames or given maps, or
+            around these; stills from a video file, with a contact sheet, or in reverse.
         OSError: the output folder cannot be written.
     """
     if on_error not in ON_ERROR:
@@ -76,6 +81,11 @@ def predict_sources(
     if stills:
         sources, outputs = [still for source in sources for still in source.stills()], outputs.of_stills()
         settings = {**settings, "stills": True}
+    if prompts is not None:
+        _check_prompts(prompts, output, stills=stills)
+        for source in sources:
+            prompts.check(source, predictor.model)
+        settings = {**settings, **prompts.settings}
     record = RunRecord.open(output, settings, predictor.model.label_spec, overwrite=overwrite)
     waiting = [s for s in sources if not record.is_finished(s, skipping=on_error == "skip")]
     if kept := len(sources) - len(waiting):
@@ -85,7 +95,7 @@ def predict_sources(
         )
         logger.info(text, output_folder, kept, len(sources), kind)
     count = 0
-    options: dict[str, Any] = {"outputs": outputs, "on_error": on_error, "stills": stills}
+    options: dict[str, Any] = {"outputs": outputs, "on_error": on_error, "stills": stills, "prompts": prompts}
     with tqdm(total=sum(len(s.names) for s in waiting), unit="frame", dynamic_ncols=True, disable=None) as bar:
         try:
             for number, source in enumerate(waiting, 1):
@@ -110,25 +120,16 @@ def _predict_source(
     on_error: str,
     bar: Any,
     stills: bool,
+    prompts: PromptMaps | None,
 ) -> list[str]:
     """Names of the frames that were skipped."""
-    spec, name, total, skipped = predictor.model.label_spec, source.sequence_id, len(source.names), []
+    spec, name, total = predictor.model.label_spec, source.sequence_id, len(source.names)
     if isinstance(source, VideoSource) and source.video.varies:
         logger.info("%s: the frame rate varies; animations play at the mean, %.2f", source.video.path, source.fps)
-    predictor.reset()
     with ResultFiles(output, name, spec, outputs, num_frames=total, fps=source.fps) as files:
-        for index, frame in enumerate(source.read()):
-            if frame.image is not None:
-                result = _step(predictor, frame.image, frame)
-                files.add(index, frame.name, frame.image, result)
-            elif on_error == "stop":
-                raise DataError(frame.error)
-            else:
-                logger.warning("%s; skipped", frame.error)
-                files.drop(frame.name)
-                skipped.append(frame.name)
-            bar.set_postfix_str(name)
-            bar.update()
+        passes = _Passes(predictor, source, files, on_error, bar, prompts)
+        start = prompts.start(source) if prompts else 0
+        skipped = passes.both_ways(start) if start else passes.forward()
         if len(skipped) == total and not stills:
             raise DataError(f"{name}: expected at least one readable frame, found none in {total}")
     if files.film is not None and files.film.count < total - len(skipped):
@@ -136,14 +137,86 @@ def _predict_source(
     return skipped
 
 
-def _step(predictor: VideoPredictor, image: np.ndarray, frame: SourceFrame) -> PanopticMap:
-    if predictor.frame_size not in (None, image.shape):
-        assert predictor.frame_size is not None
-        size, expected = "x".join(map(str, image.shape[:2])), "x".join(map(str, predictor.frame_size[:2]))
-        raise DataError(
-            f"{frame.where}: expected {expected} pixels (height x width) as the frames before it, found {size}"
-        )
-    return predictor.step(image)
+class _Passes:
+    """The frames of a source on their way through the predictor to their files."""
+
+    def __init__(
+        self,
+        predictor: VideoPredictor,
+        source: FrameSource,
+        files: ResultFiles,
+        on_error: str,
+        bar: Any,
+        prompts: PromptMaps | None,
+    ) -> None:
+        self.predictor, self.source, self.files, self.on_error, self.bar = predictor, source, files, on_error, bar
+        self.prompts, self.given = prompts, prompts.of(source) if prompts else {}
+        self.skipped: list[str] = []
+
+    def forward(self) -> list[str]:
+        """All frames in order; names of those that were skipped."""
+        self._reset()
+        for index, frame in enumerate(self.source.read()):
+            self._predict(index, frame)
+        return self.skipped
+
+    def both_ways(self, start: int) -> list[str]:
+        """The frames from `start` on, then those before it, the last one first; pictures in the order of time.
+
+        The way back begins with the first map of the way there, so that ids agree; its new ids are above those.
+        """
+        names, first, largest = list(self.source.names), None, 0
+        self._reset()
+        for index, frame in enumerate(self.source.read(set(names[start:])), start):
+            result = self._predict(index, frame, drawn=False)
+            if result is not None:
+                first = first or (frame.image, KnownMap(result.class_map, result.instance_map))
+                largest = max(largest, int(result.instance_map.max(initial=0)))
+        self._reset(largest + 1)
+        if first is not None:
+            image, known = first
+            self.predictor.step(image, known=known)
+        for back, frame in enumerate(self.source.read_backward(set(names[:start])), 1):
+            self._predict(start - back, frame, drawn=False)
+        for index, frame in enumerate(self.source.read()):
+            if frame.name not in self.skipped and frame.image is not None:
+                self.files.draw(index, frame.name, frame.image)
+        return sorted(self.skipped, key=names.index)
+
+    def _reset(self, first_id: int = 1) -> None:
+        first_id = max(first_id, self.prompts.first_id if self.prompts else 1)
+        if first_id == 1:
+            self.predictor.reset()
+        else:
+            self.predictor.reset(first_id=min(first_id, LABEL_DIVISOR - 1))
+
+    def _predict(self, index: int, frame: SourceFrame, *, drawn: bool = True) -> PanopticMap | None:
+        """Predicts and writes a frame; None where it is skipped."""
+        path, result = self.given.get(frame.name), None
+        if frame.image is not None:
+            result = self._step(frame.image, frame, path)
+            self.files.add(index, frame.name, frame.image, result, drawn=drawn)
+        elif self.on_error == "stop":
+            raise DataError(frame.error)
+        else:
+            logger.warning("%s; skipped%s", frame.error, f", and with it {path}" if path else "")
+            self.files.drop(frame.name)
+            self.skipped.append(frame.name)
+        self.bar.set_postfix_str(self.source.sequence_id)
+        self.bar.update()
+        return result
+
+    def _step(self, image: np.ndarray, frame: SourceFrame, path: Path | None) -> PanopticMap:
+        predictor = self.predictor
+        if predictor.frame_size not in (None, image.shape):
+            assert predictor.frame_size is not None
+            size, expected = "x".join(map(str, image.shape[:2])), "x".join(map(str, predictor.frame_size[:2]))
+            raise DataError(
+                f"{frame.where}: expected {expected} pixels (height x width) as the frames before it, found {size}"
+            )
+        if path is None or self.prompts is None:
+            return predictor.step(image)
+        return predictor.step(image, known=self.prompts.read(path, (image.shape[0], image.shape[1])))
 
 
 def _check_names(source: FrameSource) -> None:
@@ -156,3 +229,12 @@ def _check_names(source: FrameSource) -> None:
 def _check_apart(folder: Path | None, output: Path) -> None:
     if folder is not None and output.resolve().is_relative_to(folder.resolve()):
         raise ValueError(f"{output}: expected an output folder outside of the input folder {folder}")
+
+
+def _check_prompts(prompts: PromptMaps, output: Path, *, stills: bool) -> None:
+    """Given maps lie apart from what is written, which might replace them."""
+    if stills and prompts.reverse:
+        raise ValueError("reverse: expected a video, stills have no order")
+    folder, written = prompts.folder.resolve(), output.resolve()
+    if folder.is_relative_to(written) or written.is_relative_to(folder):
+        raise ValueError(f"{prompts.folder}: expected given maps outside of the output folder {output}")

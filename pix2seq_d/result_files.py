@@ -12,7 +12,7 @@ from types import TracebackType
 import numpy as np
 
 from pix2seq_d.animation import MAX_HELD_BYTES, AnimationWriter
-from pix2seq_d.data.formats import write_image, write_kitti_step, write_png
+from pix2seq_d.data.formats import read_kitti_step, write_image, write_kitti_step, write_png
 from pix2seq_d.labels import LabelSpec
 from pix2seq_d.pictures import captioned, grid, resize_picture, save_picture
 from pix2seq_d.video.panoptic_map import PanopticMap
@@ -119,7 +119,7 @@ class ResultFiles:
             self._stack.enter_context(self.film.writer)
         return self
 
-    def add(self, index: int, name: str, frame: np.ndarray, result: PanopticMap) -> None:
+    def add(self, index: int, name: str, frame: np.ndarray, result: PanopticMap, *, drawn: bool = True) -> None:
         """Writes a frame's results.
 
         Args:
@@ -127,6 +127,7 @@ class ResultFiles:
             name: of its files.
             frame: (H, W, 3) uint8.
             result: prediction of that size.
+            drawn: on animation and sheet too; False where frames come in another order than that of time.
         """
         file = f"{self.sequence_id}/{name}.png"
         write_kitti_step(self.output / "panoptic" / file, result.class_map, result.instance_map)
@@ -134,6 +135,18 @@ class ResultFiles:
             write_png(self.output / "confidence" / file, np.rint(255 * result.confidence).astype(np.uint8))
         picture = overlay(frame, result.class_map, result.instance_map, self.spec)
         write_image(self.output / "overlay" / file, picture)
+        if drawn:
+            self._draw(index, name, frame, result, picture)
+
+    def draw(self, index: int, name: str, frame: np.ndarray) -> None:
+        """Puts a frame that is written on animation and sheet; index, name and frame as in `add`."""
+        if self.film is None and not self.sheet.places:
+            return
+        maps = read_kitti_step(self.output / "panoptic" / self.sequence_id / f"{name}.png")
+        result = PanopticMap(*maps, np.ones(frame.shape[:2], np.float32))
+        self._draw(index, name, frame, result, overlay(frame, *maps, self.spec))
+
+    def _draw(self, index: int, name: str, frame: np.ndarray, result: PanopticMap, picture: np.ndarray) -> None:
         self.sheet.add(index, name, picture)
         if self.film is not None:
             self.film.add(frame, result, picture, self.spec)

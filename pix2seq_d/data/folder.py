@@ -72,7 +72,7 @@ def list_sequences(input_folder: str | os.PathLike[str]) -> list[FrameSequence]:
     if not root.is_dir():
         raise DataError(f"{root}: expected a folder of frames, found {'a file' if root.exists() else 'nothing'}")
     found: dict[str, list[Path]] = {}
-    for folder, paths in _image_folders(root):
+    for folder, paths in image_folders(root):
         for name, group in split_by_name(paths).items():
             parts = [*folder.relative_to(root).parts, *([name] if name != folder.name else [])]
             key = "/".join(filter(None, parts)) or root.resolve().name or "frames"
@@ -118,7 +118,8 @@ def _natural(paths: Iterable[Path]) -> list[Path]:
     return sorted(paths, key=lambda path: (natural_key(path.stem), path.name))
 
 
-def _image_folders(root: Path) -> Iterator[tuple[Path, list[Path]]]:
+def image_folders(root: Path) -> Iterator[tuple[Path, list[Path]]]:
+    """`root` and every folder below it, each once, with its image files in natural order; hidden ones are left out."""
     waiting, seen = [root], set()
     while waiting:
         folder = waiting.pop()

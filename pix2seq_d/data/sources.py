@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import tempfile
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,10 +13,11 @@ from typing import Any, Protocol
 import numpy as np
 
 from pix2seq_d.data.folder import FrameSequence, list_sequences, natural_key, split_by_name
-from pix2seq_d.data.formats import IMAGE_SUFFIXES, DataError, as_one_line, read_image
+from pix2seq_d.data.formats import IMAGE_SUFFIXES, MAX_PIXELS, DataError, as_one_line, read_image
 from pix2seq_d.data.video_file import VIDEO_SUFFIXES, VideoFile, open_video
 
 LIST_SUFFIX = ".txt"
+STORED_BYTES = 1 << 29  # of decoded frames on disk while a video is read backward: 380 frames of 375x1242
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,9 @@ class FrameSource(Protocol):
     def read(self, wanted: Container[str] | None = None) -> Iterator[SourceFrame]:
         """Every frame, or those whose names are `wanted`, in order; an unreadable one comes without an image."""
 
+    def read_backward(self, wanted: Container[str] | None = None) -> Iterator[SourceFrame]:
+        """As `read`, the last frame first."""
+
     def stills(self) -> Sequence[FrameSource]:
         """Every frame as a source of its own, of the same name; raises ValueError where frames are no files."""
 
@@ -102,6 +107,11 @@ class ImageSource:
                 except DataError as error:
                     yield SourceFrame(path.stem, str(path), None, str(error))
 
+    def read_backward(self, wanted: Container[str] | None = None) -> Iterator[SourceFrame]:
+        """As FrameSource.read_backward."""
+        paths = self.sequence.paths[::-1]
+        return replace(self, sequence=FrameSequence(self.sequence_id, paths)).read(wanted)
+
     def stills(self) -> Sequence[ImageSource]:
         """Every image as a source of its own, all of the sequence's name."""
         return [replace(self, sequence=FrameSequence(self.sequence_id, (path,))) for path in self.paths]
@@ -141,6 +151,34 @@ class VideoSource:
             name, where = f"{frame.number:06d}", self.video.describe(frame.number)
             error = "" if frame.image is not None else f"{where}: expected a readable frame ({frame.reason})"
             yield SourceFrame(name, where, frame.image, error)
+
+    def read_backward(self, wanted: Container[str] | None = None) -> Iterator[SourceFrame]:
+        """As FrameSource.read_backward.
+
+        Videos are decoded forward only: the last frames that STORED_BYTES hold are decoded into a folder for temporary
+        files and given back from there, then the video is decoded again up to the frames before them.
+        """
+        names = [name for name in self.names if wanted is None or name in wanted]
+        first = next(self.read()).image if names else None
+        room = max(1, STORED_BYTES // (first.nbytes if first is not None else MAX_PIXELS * 3))
+        while names:
+            names, stored = names[:-room], names[-room:]
+            with tempfile.TemporaryDirectory(prefix="pix2seq_d-") as folder:
+                yield from self._store(stored, Path(folder))
+
+    def _store(self, names: Sequence[str], folder: Path) -> Iterator[SourceFrame]:
+        """The frames `names` (in order), the last one first, by way of a folder."""
+        kept: list[SourceFrame] = []
+        for frame in self.read(set(names)):
+            if frame.image is not None:
+                np.save(folder / f"{frame.name}.npy", frame.image)
+            kept.append(replace(frame, image=None))
+            if frame.name == names[-1]:  # what comes after need not be decoded
+                break
+        for frame in reversed(kept):
+            file = folder / f"{frame.name}.npy"
+            yield frame if frame.error else replace(frame, image=np.load(file))
+            file.unlink(missing_ok=True)
 
     def stills(self) -> Sequence[FrameSource]:
         """Refuses: raises ValueError."""
