@@ -63,22 +63,7 @@ class PromptMaps:
         root = Path(folder)
         if not root.is_dir():
             raise DataError(f"{root}: expected a folder of maps, found {'a file' if root.exists() else 'nothing'}")
-        known, digest = {source.sequence_id: source for source in sources}, hashlib.sha256()
-        paths: dict[str, dict[str, Path]] = {}
-        for place, files in image_folders(root):
-            name = place.relative_to(root).as_posix()
-            source = sources[0] if len(sources) == 1 and place == root else known.get(name)
-            for path in files:
-                if source is None:
-                    expected = ", ".join(map(str, list(known)[:3])) + (", ..." if len(known) > 3 else "")
-                    raise DataError(f"{path}: expected it in a folder called like a sequence ({expected})")
-                of_sequence = paths.setdefault(source.sequence_id, {})
-                frame = _frame_of(path, source)
-                if frame in of_sequence:
-                    raise DataError(f"{path}: expected one map of frame {frame}, found {of_sequence[frame]} too")
-                of_sequence[frame] = path
-        if not paths:
-            raise DataError(f"{root}: expected maps {{sequence}}/{{frame}}.png, found none")
+        paths, digest = _match(root, {source.sequence_id: source for source in sources}), hashlib.sha256()
         for sequence_id, frame, path in sorted((s, f, p) for s in paths for f, p in paths[s].items()):
             content = read_prompt_map(path, label_spec)
             digest.update(f"{sequence_id}\0{frame}\0{content.class_map.shape}".encode())
@@ -139,19 +124,51 @@ def read_prompt_map(path: str | os.PathLike[str], label_spec: LabelSpec) -> Know
     return KnownMap(class_map, instance_map)
 
 
-def _frame_of(path: Path, source: FrameSource) -> str:
-    """Name of the frame that a map belongs to."""
-    names = source.names
-    if path.stem in names:
-        return path.stem
-    number = _number(path.stem)
-    fitting = [name for name in names if _number(name) == number] if number is not None else []
-    if len(fitting) == 1:
+def _match(root: Path, sources: Mapping[str, FrameSource]) -> dict[str, dict[str, Path]]:
+    """The maps in a folder as PromptMaps.paths."""
+    matched: dict[str, dict[str, Path]] = {}
+    for folder, files in image_folders(root):
+        name = folder.relative_to(root).as_posix()
+        if folder == root and len(sources) == 1:
+            name = next(iter(sources))
+        if not files:
+            continue
+        if name not in sources:
+            known = ", ".join(list(sources)[:3]) + (", ..." if len(sources) > 3 else "")
+            raise DataError(f"{files[0]}: expected it in a folder called like a sequence of the input ({known})")
+        frames, of_sequence = _Frames(sources[name]), matched.setdefault(name, {})
+        for path in files:
+            frame = frames.of(path)
+            if frame in of_sequence:
+                raise DataError(f"{path}: expected one map of frame {frame}, found {of_sequence[frame]} too")
+            of_sequence[frame] = path
+    if not matched:
+        raise DataError(f"{root}: expected maps {{sequence}}/{{frame}}.png, found none")
+    return matched
+
+
+class _Frames:
+    """The frames of a source by name and by number."""
+
+    def __init__(self, source: FrameSource) -> None:
+        self.sequence_id, self.names = source.sequence_id, dict.fromkeys(source.names)
+        self.by_number: dict[int, list[str]] = {}
+        for name in self.names:
+            if (number := _number(name)) is not None:
+                self.by_number.setdefault(number, []).append(name)
+
+    def of(self, path: Path) -> str:
+        """Name of the frame that a map belongs to; raises DataError where it is none or one of several."""
+        if path.stem in self.names:
+            return path.stem
+        number = _number(path.stem)
+        fitting = [] if number is None else self.by_number.get(number, [])
+        if len(fitting) > 1:
+            raise DataError(f"{path}: expected one frame of number {number}, found {fitting[0]} and {fitting[1]}")
+        if not fitting:
+            known = f"{self.sequence_id} ({next(iter(self.names))} ... {next(reversed(self.names))})"
+            raise DataError(f"{path}: expected a frame of its name or number in {known}, found none")
         return fitting[0]
-    if fitting:
-        raise DataError(f"{path}: expected one frame of number {number}, found {fitting[0]} and {fitting[1]}")
-    known = f"{source.sequence_id} ({names[0]} ... {names[-1]})"
-    raise DataError(f"{path}: expected a frame of its name or number in {known}, found none")
 
 
 def _number(name: str) -> int | None:
