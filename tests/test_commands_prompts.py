@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from pix2seq_d.commands_prompts import add_prompt_arguments, find_prompt_maps, prompt_options, prompt_settings
-from pix2seq_d.data.formats import write_image, write_kitti_step
+from pix2seq_d.data.formats import read_kitti_step, write_image, write_kitti_step
 from pix2seq_d.data.sources import FrameSource, open_sources
+from pix2seq_d.inference import add_inference_arguments, run_inference
 from pix2seq_d.labels import get_label_spec
+from pix2seq_d.models.pix2seq_d import Pix2SeqD
 
 SPEC = get_label_spec("kitti-step")
 
@@ -73,3 +77,36 @@ def test_options_of_maps_without_maps(sources: list[FrameSource], words: tuple[o
 def test_ids_that_no_map_holds(tmp_path: Path, sources: list[FrameSource], first_id: int) -> None:
     with pytest.raises(ValueError, match=rf"^--new_ids_from: expected 1..65535, got {first_id}$"):
         find_prompt_maps(parse("--past_maps", tmp_path / "maps", "--new_ids_from", first_id), sources, SPEC)
+
+
+# as a user calls it
+
+
+def infer(model: Path, folder: Path, target: str, *words: object) -> Path:
+    parser = argparse.ArgumentParser()
+    add_inference_arguments(parser)
+    places = ["--input", folder / "in", "--output_folder", folder / target, "--checkpoint", model, "--device", "cpu"]
+    run_inference(parser.parse_args([str(word) for word in (*places, "--animation", "none", *words)]))
+    return folder / target
+
+
+@pytest.mark.usefixtures("sources")
+def test_options_reach_the_predictor_and_the_record(tiny_model: Callable[..., Pix2SeqD], tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    tiny_model().save_pretrained(model)
+    plain = infer(model, tmp_path, "plain")
+    found = {SPEC.class_names[i] for i in np.unique(read_kitti_step(plain / "panoptic/v/1.png")[0])}
+    name = sorted(found)[0]
+    record = json.loads((plain / "inference.json").read_text())["settings"]
+    assert not {"past_maps", "reverse", "history_guidance", "only_classes"} & set(record)
+    kept = infer(model, tmp_path, "kept", "--only_classes", name)
+    assert set(np.unique(read_kitti_step(kept / "panoptic/v/1.png")[0])) <= {SPEC.class_names.index(name), 255}
+    assert json.loads((kept / "inference.json").read_text())["settings"]["only_classes"] == [name]
+    other = infer(model, tmp_path, "other", "--without_classes", name)
+    assert SPEC.class_names.index(name) not in read_kitti_step(other / "panoptic/v/1.png")[0]
+    given = infer(model, tmp_path, "given", "--past_maps", tmp_path / "maps", "--history_guidance", 0.5)
+    assert (given / "panoptic/v/1.png").read_bytes() == (tmp_path / "maps/1.png").read_bytes()
+    settings = json.loads((given / "inference.json").read_text())["settings"]
+    assert settings["past_maps"].startswith("1 map, ")
+    assert settings["history_guidance"] == 0.5
+    infer(model, tmp_path, "plain")  # finished, and recorded as it was

@@ -116,3 +116,21 @@ def test_argument_errors() -> None:
         AnimationSettings(shows="frame")
     with pytest.raises(ValueError, match="contact_sheet: expected at least 0 frames, got -1"):
         OutputSettings(contact_sheet=-1)
+
+
+def test_frames_that_were_written_in_another_order_are_drawn_in_theirs(tmp_path: Path) -> None:
+    """The same files as of frames that come in order."""
+    settings = OutputSettings(AnimationSettings(".gif", shows="overlay"), contact_sheet=2)
+    frames = [np.full((*SIZE, 3), 60 * k, np.uint8) for k in range(3)]
+    write_all(ResultFiles(tmp_path / "a", "v", SPEC, settings, num_frames=3), frames)
+    with ResultFiles(tmp_path / "b", "v", SPEC, settings, num_frames=3) as files:
+        for k in (2, 0, 1):
+            files.add(k, f"{k:02d}", frames[k], result(), drawn=False)
+        assert files.film is not None
+        assert (files.film.count, files.sheet.cells) == (0, [])
+        for k, frame in enumerate(frames):
+            files.draw(k, f"{k:02d}", frame)
+    one, other = ({p.relative_to(o): p.read_bytes() for p in o.rglob("*.*")} for o in (tmp_path / "a", tmp_path / "b"))
+    assert one == other
+    with ResultFiles(tmp_path / "c", "v", SPEC, OutputSettings(STILL), num_frames=1) as files:
+        files.draw(0, "00", frames[0])  # nothing to draw on: the map is not even read

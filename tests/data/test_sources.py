@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from videos import damage, write_video
+from videos import damage, number_of, write_video
 
 from pix2seq_d.data.formats import DataError, write_image
 from pix2seq_d.data.sources import FrameSource, open_sources
@@ -168,3 +168,56 @@ def test_a_video_has_frames_below_its_name_and_no_stills(tmp_path: Path) -> None
     assert source.paths == [path / "000000", path / "000001"]
     with pytest.raises(ValueError, match=r"stills: expected images of their own, got the video .*v\.mp4; --no-stills"):
         source.stills()
+
+
+# backward
+
+
+def test_images_are_read_backward(tmp_path: Path) -> None:
+    write(*(tmp_path / "v" / f"{k}.png" for k in (8, 9, 10, 11)))
+    (tmp_path / "v" / "10.png").write_bytes(b"")
+    (source,) = open_sources(tmp_path)
+    assert [frame.name for frame in source.read_backward()] == ["11", "10", "9", "8"]
+    frames = list(source.read_backward({"9", "10"}))
+    assert [(f.name, None if f.image is None else int(f.image[0, 0, 0])) for f in frames] == [("10", None), ("9", 1)]
+    assert "expected an image, got an empty file" in frames[0].error
+
+
+@pytest.mark.parametrize("room", [1, 3, 100])
+def test_videos_are_read_backward_by_way_of_a_bounded_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    path, store = write_video(tmp_path / "v.mp4", 8), tmp_path / "store"
+    store.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(store))
+    monkeypatch.setattr("pix2seq_d.data.sources.STORED_BYTES", room * 32 * 64 * 3 + 5)
+    (source,) = open_sources(path)
+    seen, most = [], 0
+    for frame in source.read_backward({f"{k:06d}" for k in range(1, 8)}):
+        assert frame.image is not None
+        seen.append((frame.name, number_of(frame.image)))
+        most = max(most, len(list(store.rglob("*.npy"))))
+    assert seen == [(f"{k:06d}", k) for k in (7, 6, 5, 4, 3, 2, 1)]
+    assert most == min(room, 7)
+    assert not list(store.iterdir())
+    assert list(source.read_backward(set())) == []
+
+
+def test_frames_of_a_video_that_cannot_be_read_come_backward_too(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "v.mp4", 6, codec="mjpeg", pix_fmt="yuvj420p")
+    damage(path, 2)
+    (source,) = open_sources(path)
+    forward = [(f.name, f.where, f.error) for f in source.read()]
+    assert [(f.name, f.where, f.error) for f in source.read_backward()] == forward[::-1]
+    assert any(error for *_, error in forward)
+
+
+def test_a_reader_that_stops_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, store = write_video(tmp_path / "v.mp4", 4), tmp_path / "store"
+    store.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(store))
+    frames = open_sources(path)[0].read_backward()
+    assert next(frames).name == "000003"
+    assert len(list(store.iterdir())) == 1
+    frames.close()  # type: ignore[attr-defined]
+    assert not list(store.iterdir())

@@ -313,6 +313,27 @@ def test_ids_that_nobody_has_come_again_when_all_were_given() -> None:
     assert found == [[1, 2], [1, 3], [1, 2], [1, 3], [1, 2]]
 
 
+def test_ids_of_new_objects_begin_where_they_are_told_to() -> None:
+    """A user's ids stay a user's: those that are told do not move the beginning, unless they are above it."""
+    tracks = TrackIds(num_codes=7)
+    first, second = np.zeros((H, W), int), np.zeros((H, W), int)
+    first[:4, :8], first[:4, 20:28] = 1, 2
+    second[:4, :8], second[:4, 20:28], second[10:14, :8] = 1, 2, 3
+    tracks.reset(first_id=100)
+    assert tracks.update(first * 0 + CAR, first, {(CAR, 1): 5})[1] == {(CAR, 1): 5, (CAR, 2): 100}
+    told = tracks.codes_of([(CAR, 100), (CAR, 500)])
+    assert told[CAR, 100] == 2
+    again = np.where(second == 3, told[CAR, 500], second)
+    ids = tracks.update(again * 0 + CAR, again, {(CAR, told[CAR, 500]): 500})[1]
+    assert sorted(ids.values()) == [5, 100, 500]
+    assert tracks.last_id == 500
+    tracks.reset()
+    assert tracks.update(first * 0 + CAR, first)[1] == {(CAR, 1): 1, (CAR, 2): 2}
+    for wrong in (0, 65536):
+        with pytest.raises(ValueError, match=rf"^first_id: expected 1..65535, got {wrong}$"):
+            tracks.reset(first_id=wrong)
+
+
 # helpers
 
 
