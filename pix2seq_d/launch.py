@@ -37,6 +37,13 @@ from pix2seq_d.engine.handover import copy_weights
 from pix2seq_d.engine.health import explain
 from pix2seq_d.engine.interrupts import StopSignals
 from pix2seq_d.engine.optim import build_optimizer
+from pix2seq_d.engine.post_hoc import (
+    PowerAverages,
+    check_same_widths,
+    check_widths,
+    remove_later_snapshots,
+    write_snapshot,
+)
 from pix2seq_d.engine.runlog import RunLog
 from pix2seq_d.engine.tracking import choose_trackers, start_trackers, track, track_picture
 from pix2seq_d.engine.trainer import fit, validation_is_missing
@@ -65,14 +72,18 @@ def run_training(config: RunConfig) -> Path:
     resuming = config.train.resume and bool(checkpoint.list_checkpoints(run_dir))
     module = build_training_loss(config, build_model(config) if resuming else initial_model(config))
     model, optimizer = module.model, _build_optimizer(config.train, module)
-    ema = build_ema(model, decay=config.train.ema_decay).to(accelerator.device)
+    widths = config.train.post_hoc_ema
+    others = PowerAverages(model, widths).to(accelerator.device) if widths else None
+    ema = build_ema(model, decay=config.train.ema_decay, also=others.update if others else None).to(accelerator.device)
     _switch_memory_and_speed(model, config.train)
     wrapped, optimizer = accelerator.prepare(module, optimizer)
-    accelerator.register_for_checkpointing(ema)
+    accelerator.register_for_checkpointing(*filter(None, (ema, others)))
     progress = checkpoint.Progress()
     start = checkpoint.resume(run_dir, accelerator=accelerator, config=values, progress=progress) if resuming else 0
     if start and accelerator.is_main_process:
         logger.info("resumed %s at step %d", run_dir, start)
+    if accelerator.is_main_process:
+        remove_later_snapshots(run_dir, start)
     loader = build_train_loader(
         config, model, start=start, num_processes=accelerator.num_processes, samples=progress.samples
     )
@@ -80,7 +91,7 @@ def run_training(config: RunConfig) -> Path:
     prepared = accelerator.prepare(loader)
     redo = ("validation",) if validation_is_missing(progress, start, settings) else ()
     log = _open_log(accelerator, run_dir, values, start, redo)
-    state = _RunState(config, run_dir, accelerator, ema.ema_model, progress, log)
+    state = _RunState(config, run_dir, accelerator, ema.ema_model, others, progress, log)
     with StopSignals() as signals:
         try:
             fit(
@@ -121,11 +132,16 @@ class _RunState:
     run_dir: Path
     accelerator: Accelerator
     averaged: Pix2SeqD
+    others: PowerAverages | None
     progress: checkpoint.Progress
     log: RunLog | None
 
     def save(self, step: int) -> None:
-        """Writes a checkpoint."""
+        """Writes a checkpoint, after the snapshot of other averages where one is due."""
+        train = self.config.train
+        due = step % train.post_hoc_every == 0 or step == train.steps
+        if self.others is not None and due and self.others.updates:
+            write_snapshot(self.run_dir, step, self.others, self.accelerator)
         checkpoint.save(
             self.run_dir,
             step,
@@ -153,7 +169,8 @@ def check_numbers(config: RunConfig) -> None:
     """Refuses now what the first validation, or whoever loads the trained model, would refuse hours later.
 
     Raises:
-        ValueError: a number of steps, frames or pixels that is too small.
+        ValueError: a number of steps, frames or pixels that is too small; averages that are none, or whose snapshots
+            belong to no checkpoint.
     """
     least = {"sampling.num_steps": 1, "sampling.num_steps_next": 1, "sampling.td_steps": 0, "sampling.min_pixels": 0}
     least["train.save_every"] = 1  # the last checkpoint is what the run is for
@@ -165,6 +182,14 @@ def check_numbers(config: RunConfig) -> None:
         value = getattr(getattr(config, section), field)
         if not value >= bound:
             raise ValueError(f"{name}: expected at least {bound}, got {value}")
+    train = config.train
+    if train.post_hoc_ema:
+        check_widths(train.post_hoc_ema)
+        if train.post_hoc_every < 1 or train.post_hoc_every % train.save_every:
+            raise ValueError(
+                f"train.post_hoc_every: expected a multiple of train.save_every {train.save_every}, "
+                f"got {train.post_hoc_every}"
+            )
 
 
 def check_data(config: RunConfig) -> None:
@@ -175,13 +200,14 @@ def check_data(config: RunConfig) -> None:
     Raises:
         ValueError: they are not, naming what is missing, or they share no class with the label spec.
         OSError: they could not be fetched.
-        CheckpointError: the run is to be resumed, and its classes were others; or weights were put into its folder by
-            hand, which nothing would read.
+        CheckpointError: the run is to be resumed, and its classes or averages were others; or weights were put into
+            its folder by hand, which nothing would read.
     """
     data, model, run_dir = config.data, config.model, Path(config.train.output_dir)
     spec = build_label_spec(data)
     if config.train.resume:
         checkpoint.check_same_classes(run_dir, spec)
+        check_same_widths(run_dir, config.train.post_hoc_ema)
     if not config.train.init_from and not checkpoint.list_checkpoints(run_dir):
         checkpoint.refuse_weights_by_hand(run_dir)
     prepare_data(data)
