@@ -27,6 +27,7 @@ MAX_WIDTH = 0.28  # 1 / sqrt(12) = 0.289 is that of all weights alike
 MAX_ERROR = 0.1  # of a profile, see `combine`
 
 _FOLDER = "post_hoc"
+_HEAD = "snapshot"  # key of the metadata
 
 
 # profiles
@@ -51,7 +52,7 @@ def inner_products(t_a: np.ndarray, gamma_a: np.ndarray, t_b: np.ndarray, gamma_
 def combine(t: np.ndarray, gamma: np.ndarray, t_wanted: float, gamma_wanted: np.ndarray) -> tuple[np.ndarray, ...]:
     """How to mix stored averages for others: least squares over their profiles (algorithm 3).
 
-    The weights are scaled to a sum of 1, as the authors' code does, so that what no training changes (buffers, frozen layers) stays what it is.
+    The weights are scaled to a sum of 1, so that what no training changes (buffers, frozen layers) stays what it is.
 
     Args:
         t: (N,) updates of the stored averages, from 1.
@@ -178,7 +179,7 @@ def _write(path: Path, partial: Path, step: int, averages: PowerAverages) -> Non
     path.parent.mkdir(parents=True, exist_ok=True)
     about = {"step": step, "updates": averages.updates, "widths": averages.widths}
     try:
-        save_file(averages.tensors(), partial, metadata={name: json.dumps(value) for name, value in about.items()})
+        save_file(averages.tensors(), partial, metadata={_HEAD: json.dumps(about)})  # several keys have no fixed order
         partial.chmod(path.parent.stat().st_mode & 0o666)  # safetensors makes it private, whatever the umask
         sync(partial)
         os.replace(partial, path)
@@ -228,7 +229,7 @@ class Snapshot:
         """
         try:
             with safe_open(path, framework="pt") as file:
-                about = {name: json.loads(value) for name, value in (file.metadata() or {}).items()}
+                about = json.loads(file.metadata()[_HEAD])
             return cls(path, int(about["step"]), int(about["updates"]), tuple(map(float, about["widths"])))
         except (SafetensorError, OSError, ValueError, LookupError, TypeError) as error:
             raise CheckpointError(f"{path}: expected a snapshot of averages, found none ({error})") from None
@@ -279,7 +280,7 @@ def synthesise(run_dir: Path, *, sigma_rel: float, step: int | None = None) -> S
         raise ValueError(
             f"--sigma_rel: expected a width that {_counted(len(snapshots))} up to step {snapshots[-1].step} can be "
             f"mixed to within {MAX_ERROR:.0%}, got {sigma_rel} ({error:.0%} off); "
-            f"the nearest is {_nearest(t, gamma, snapshots, sigma_rel):.3g}"
+            f"the nearest is {_nearest(t, gamma, snapshots, sigma_rel):g}"
         )
     return Synthesis(_mix(snapshots, weights), snapshots[-1].step, len(snapshots), float(error))
 
@@ -297,7 +298,7 @@ def _snapshots_until(run_dir: Path, step: int | None) -> list[Snapshot]:
 
 def _nearest(t: np.ndarray, gamma: np.ndarray, snapshots: Sequence[Snapshot], sigma_rel: float) -> float:
     """The width nearest to `sigma_rel` that can be mixed well; those of the last snapshot always can."""
-    widths = np.array([*snapshots[-1].widths, *np.geomspace(0.005, MAX_WIDTH, 100)])
+    widths = np.array([*snapshots[-1].widths, *np.arange(5, 1000 * MAX_WIDTH) / 1000])
     _, errors = combine(t, gamma, t[-1], np.array([gamma_of_width(width) for width in widths]))
     good = widths[errors <= MAX_ERROR]
     return float(good[np.abs(np.log(good / sigma_rel)).argmin()])
