@@ -45,9 +45,10 @@ from pix2seq_d.engine.post_hoc import (
     write_snapshot,
 )
 from pix2seq_d.engine.runlog import RunLog
-from pix2seq_d.engine.tracking import choose_trackers, start_trackers, track, track_picture
+from pix2seq_d.engine.tables import class_rows, write_csv
+from pix2seq_d.engine.tracking import choose_trackers, start_trackers, track, track_picture, track_table
 from pix2seq_d.engine.trainer import fit, validation_is_missing
-from pix2seq_d.engine.validation import NEED_THINGS, summary, validate
+from pix2seq_d.engine.validation import NEED_THINGS, Validation, summary, validate
 from pix2seq_d.models.layers import compile_around_dropout, set_recompute
 from pix2seq_d.models.pix2seq_d import Pix2SeqD
 from pix2seq_d.models.pretrained import load_encoder_weights
@@ -292,7 +293,7 @@ def _score(
     predictor = VideoPredictor(
         model.eval(), num_steps=settings.num_steps, num_steps_next=settings.num_steps_next, seed=config.train.seed
     )
-    result, pictures = validate(
+    found = validate(
         predictor,
         build_videos(config),
         build_label_spec(config.data),
@@ -301,10 +302,20 @@ def _score(
         independent=config.loss.past_dropout_all == 1,  # it has never seen a past map
         accelerator=accelerator,
     )
-    scores = summary(result)
+    scores = summary(found.result)
     if log is not None:
         log.write("validation", step, **scores)
-        sheet = grid([[picture] for picture in pictures])
-        write_image(run_dir / "samples" / f"step-{step:08d}.png", sheet)
-        track_picture(accelerator, step, sheet)
+        _show(found, accelerator, run_dir / "samples" / f"step-{step:08d}", step)
     return scores
+
+
+def _show(found: Validation, accelerator: Accelerator, path: Path, step: int) -> None:
+    """Pictures and scores by class, into files whose names begin with `path` and to the trackers."""
+    sheet = grid([[picture] for picture in found.pictures])
+    for name, suffix, picture in (("samples", ".png", sheet), ("denoising", "-denoising.png", found.panels)):
+        if picture is not None:
+            write_image(path.with_name(path.name + suffix), picture)
+            track_picture(accelerator, step, name, picture)
+    rows = class_rows(found.result)
+    write_csv(path.with_suffix(".csv"), rows)
+    track_table(accelerator, step, "validation/classes", rows)

@@ -49,7 +49,7 @@ def test_the_model_is_the_average(run_dir: Path, tmp_path: Path, caplog: pytest.
     expected = sum(k * (2 * k - 1) for k in range(1, 7)) / 36
     assert expected == pytest.approx(161 / 36)
     for parameter in model.parameters():
-        assert torch.allclose(parameter, torch.tensor(expected), rtol=0.01)
+        assert torch.allclose(parameter, torch.tensor(expected), rtol=0.02)  # of so few steps
     (message,) = [r.getMessage() for r in caplog.records if "width" in r.getMessage()]
     assert message.startswith(f"{tmp_path / 'out'}: width 0.235702 at step 6, from 3 snapshots, profile ")
 

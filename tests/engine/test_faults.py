@@ -61,7 +61,7 @@ def check_same_runs(one: Path, other: Path) -> None:
     assert files_below(one) == files_below(other)
     for name in files_below(one):
         a, b = one / name, other / name
-        if name.endswith((".safetensors", ".png")):
+        if name.endswith((".safetensors", ".png", ".csv")):
             assert a.read_bytes() == b.read_bytes(), name
         elif name.endswith((".bin", ".pkl")) and "random" not in name:
             assert equal(*(torch.load(path, weights_only=True) for path in (a, b))), name

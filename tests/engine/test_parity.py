@@ -96,7 +96,8 @@ def test_two_processes_validate_like_one(alone: Path, together: Path) -> None:
     assert one.keys() == two.keys()
     assert one["miou"] > 1e-3
     assert all(two[name] == pytest.approx(one[name], abs=1e-4) for name in one.keys() - {"kind", "step"})
-    assert files_below(together / "samples") == files_below(alone / "samples") == {"step-00000020.png"}
+    names = {"step-00000020.png", "step-00000020-denoising.png", "step-00000020.csv"}
+    assert files_below(together / "samples") == files_below(alone / "samples") == names
 
 
 def test_averages_samples_and_faults_of_two_processes(together: Path) -> None:
