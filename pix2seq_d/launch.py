@@ -32,7 +32,7 @@ from pix2seq_d.config import RunConfig, TrainConfig
 from pix2seq_d.data.formats import write_bytes, write_image
 from pix2seq_d.data.loader_faults import OpenedFiles
 from pix2seq_d.engine import checkpoint
-from pix2seq_d.engine.ema import build_ema
+from pix2seq_d.engine.ema import WholeEMA, build_ema
 from pix2seq_d.engine.handover import copy_weights
 from pix2seq_d.engine.health import explain
 from pix2seq_d.engine.interrupts import StopSignals
@@ -73,9 +73,7 @@ def run_training(config: RunConfig) -> Path:
     resuming = config.train.resume and bool(checkpoint.list_checkpoints(run_dir))
     module = build_training_loss(config, build_model(config) if resuming else initial_model(config))
     model, optimizer = module.model, _build_optimizer(config.train, module)
-    widths = config.train.post_hoc_ema
-    others = PowerAverages(model, widths).to(accelerator.device) if widths else None
-    ema = build_ema(model, decay=config.train.ema_decay, also=others.update if others else None).to(accelerator.device)
+    ema, others = _build_averages(config.train, model, accelerator.device)
     _switch_memory_and_speed(model, config.train)
     wrapped, optimizer = accelerator.prepare(module, optimizer)
     accelerator.register_for_checkpointing(*filter(None, (ema, others)))
@@ -83,8 +81,6 @@ def run_training(config: RunConfig) -> Path:
     start = checkpoint.resume(run_dir, accelerator=accelerator, config=values, progress=progress) if resuming else 0
     if start and accelerator.is_main_process:
         logger.info("resumed %s at step %d", run_dir, start)
-    if accelerator.is_main_process:
-        remove_later_snapshots(run_dir, start)
     loader = build_train_loader(
         config, model, start=start, num_processes=accelerator.num_processes, samples=progress.samples
     )
@@ -273,13 +269,20 @@ def _build_optimizer(train: TrainConfig, module: nn.Module) -> torch.optim.Optim
     return build_optimizer(module, lr=train.lr, betas=betas, weight_decay=train.weight_decay)
 
 
+def _build_averages(train: TrainConfig, model: Pix2SeqD, device: torch.device) -> tuple[WholeEMA, PowerAverages | None]:
+    """The average of the run, and those that follow it for snapshots, if there are any."""
+    others = PowerAverages(model, train.post_hoc_ema).to(device) if train.post_hoc_ema else None
+    return build_ema(model, decay=train.ema_decay, also=others.update if others else None).to(device), others
+
+
 def _open_log(
     accelerator: Accelerator, run_dir: Path, values: dict[str, Any], start: int, redo: tuple[str, ...]
 ) -> RunLog | None:
-    """Trackers on every process, the log on the main process."""
+    """Trackers on every process, the log on the main process; what the run will write again goes."""
     start_trackers(accelerator, run_dir, values, start=start)
     if not accelerator.is_main_process:
         return None
+    remove_later_snapshots(run_dir, start)
     log = RunLog(run_dir, start=start, redo=redo, also=partial(track, accelerator))
     write_bytes(run_dir / "config.json", json.dumps(values, indent=2).encode())
     return log

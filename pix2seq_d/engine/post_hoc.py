@@ -122,7 +122,7 @@ class PowerAverages(nn.Module):
     def update(self) -> None:
         """Takes up the weights of the model as they are now; call it on every process."""
         for average in self.averages:
-            average.update()  # type: ignore[operator]
+            average.update()
 
     def tensors(self) -> dict[str, Tensor]:
         """`number of the width/name` -> tensor as a snapshot holds it."""
