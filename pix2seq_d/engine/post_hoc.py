@@ -49,7 +49,9 @@ def inner_products(t_a: np.ndarray, gamma_a: np.ndarray, t_b: np.ndarray, gamma_
     return product / ((gamma_a + gamma_b + 1) * np.maximum(t_a, t_b))
 
 
-def combine(t: np.ndarray, gamma: np.ndarray, t_wanted: float, gamma_wanted: np.ndarray) -> tuple[np.ndarray, ...]:
+def combine(
+    t: np.ndarray, gamma: np.ndarray, t_wanted: float, gamma_wanted: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """How to mix stored averages for others: least squares over their profiles (algorithm 3).
 
     The weights are scaled to a sum of 1, so that what no training changes (buffers, frozen layers) stays what it is.
@@ -170,7 +172,7 @@ def check_same_widths(run_dir: Path, widths: Sequence[float]) -> None:
 
 
 def _as_stored(tensor: Tensor) -> Tensor:
-    """float16, in half the bytes: mixing hardly magnifies its rounding; what is too large for it stays as it is."""
+    """float16, in half the bytes: as exact as models saved for sharing; what is too large for it stays as it is."""
     half = tensor.half() if tensor.is_floating_point() else tensor
     return (half if bool(torch.isfinite(half).all()) else tensor).cpu().contiguous()
 
