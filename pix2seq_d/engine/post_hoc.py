@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pix2seq_d.engine.checkpoint import MANIFEST, CheckpointError, attempt, list_checkpoints, raise_together, sync
-from pix2seq_d.engine.ema import build_power_ema
+from pix2seq_d.engine.ema import PowerEMA, build_power_ema
 
 MAX_WIDTH = 0.28  # 1 / sqrt(12) = 0.289 is that of all weights alike
 MAX_ERROR = 0.1  # of a profile, see `combine`
@@ -119,20 +120,23 @@ class PowerAverages(nn.Module):
     @property
     def updates(self) -> int:
         """Steps averaged so far; those that were skipped do not count."""
-        return int(self.averages[0].step)  # type: ignore[arg-type]
+        return int(self._list()[0].step)
 
     def update(self) -> None:
         """Takes up the weights of the model as they are now; call it on every process."""
-        for average in self.averages:
+        for average in self._list():
             average.update()
 
     def tensors(self) -> dict[str, Tensor]:
         """`number of the width/name` -> tensor as a snapshot holds it."""
         return {
             f"{number}/{name}": _as_stored(tensor)
-            for number, average in enumerate(self.averages)
-            for name, tensor in average.ema_model.state_dict().items()  # type: ignore[union-attr,operator]
+            for number, average in enumerate(self._list())
+            for name, tensor in average.ema_model.state_dict().items()
         }
+
+    def _list(self) -> list[PowerEMA]:
+        return cast("list[PowerEMA]", list(self.averages))
 
 
 def write_snapshot(run_dir: Path, step: int, averages: PowerAverages, accelerator: Accelerator) -> None:
