@@ -169,7 +169,7 @@ class _Passes:
         self._reset()
         for index, frame in enumerate(self.source.read(set(names[start:])), start):
             result = self._predict(index, frame, drawn=False)
-            if result is not None:
+            if frame.image is not None and result is not None:
                 first = first or (frame.image, KnownMap(result.class_map, result.instance_map))
                 largest = max(largest, int(result.instance_map.max(initial=0)))
         self._reset(largest + 1)
