@@ -164,7 +164,9 @@ class TrackIds:
             if own.get(known, 0) not in (0, *codes.values()):
                 codes[known] = own[known]
         hidden_last = sorted(self.tracks, key=lambda track: -track.missing)
-        free = [k for k in range(1, self.num_codes + 1) if k not in {t.code for t in self.tracks}]
+        # in an order as random as training's codes: 1, 2, 3, ... differ from each other, and from 0, in a bit or two
+        order = np.random.default_rng(0).permutation(self.num_codes) + 1
+        free = [k for k in order.tolist() if k not in {t.code for t in self.tracks}]
         free += [t.code for t in hidden_last if t.code]
         for known in objects:
             if known not in codes:

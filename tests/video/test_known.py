@@ -34,11 +34,11 @@ DRAWN = known([[SKY, CAR, CAR, VOID], [ROAD, CAR, PERSON, CAR]], [[0, 70, 70, 0]
 
 
 def test_objects_get_codes_and_keep_their_ids() -> None:
-    """The larger car chooses first; the last car's object is unknown, the void pixel altogether."""
+    """The larger car chooses first, of 3, 1, 2; the last car's object is unknown, the void pixel altogether."""
     found = codes_of(DRAWN)
     assert found.class_codes.tolist() == [[SKY + 1, CAR + 1, CAR + 1, 0], [ROAD + 1, CAR + 1, PERSON + 1, CAR + 1]]
-    assert found.instance_codes.tolist() == [[0, 1, 1, 0], [0, 1, 2, 0]]
-    assert found.ids == {(CAR + 1, 1): 70, (PERSON + 1, 2): 5}
+    assert found.instance_codes.tolist() == [[0, 3, 3, 0], [0, 3, 1, 0]]
+    assert found.ids == {(CAR + 1, 3): 70, (PERSON + 1, 1): 5}
     assert not found.complete
 
 
@@ -87,7 +87,7 @@ def test_penalty_leaves_the_codes_that_are_known() -> None:
         return tuple(found)  # type: ignore[return-value]
 
     assert possible(0, 0) == ([SKY + 1], [0])  # stuff has no object
-    assert possible(0, 1) == ([CAR + 1], [1])
+    assert possible(0, 1) == ([CAR + 1], [3])
     assert possible(1, 3) == ([CAR + 1], [1, 2, 3])  # a thing is some object
     assert possible(0, 3) == (list(range(32)), [0, 1, 2, 3])
 

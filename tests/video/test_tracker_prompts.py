@@ -59,7 +59,7 @@ def test_known_objects_go_on_under_their_ids() -> None:
     picture = ["ss1r", "7r2r"]
     for letter, key in (("1", (CAR + 1, 70)), ("2", (CAR + 1, 71))):
         picture = [row.replace(letter, chr(ord("A") + codes[key])) for row in picture]
-    picture = [row.translate(str.maketrans("ABCD", "0123")).replace("7", "r") for row in picture]
+    picture = [row.translate(str.maketrans("ABCDEF", "012345")).replace("7", "r") for row in picture]
     model = scripted(picture, past_offsets=(-1,))
     predict.model = model
     later = predict.step(FRAME)

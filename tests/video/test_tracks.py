@@ -300,6 +300,14 @@ def test_ids_of_new_objects_begin_where_they_are_told_to() -> None:
             tracks.reset(first_id=wrong)
 
 
+def test_codes_of_told_objects_are_spread_over_all() -> None:
+    """As training draws them: of 63 codes, 1 to 10 would have 1.7 bits set on average; random ones have 3."""
+    codes = [TrackIds(num_codes=63).codes_of([(CAR, i) for i in range(1, n)]) for n in (11, 64)]
+    assert np.mean([code.bit_count() for code in codes[0].values()]) == pytest.approx(3, abs=0.75)
+    assert sorted(codes[1].values()) == list(range(1, 64))
+    assert list(codes[1].values())[:10] == list(codes[0].values()), "the same ones in every run"
+
+
 # helpers
 
 
