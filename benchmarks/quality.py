@@ -11,6 +11,7 @@ import dataclasses
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from pix2seq_d.engine.evaluate import Evaluator
 from pix2seq_d.engine.validation import summary
 from pix2seq_d.models.pix2seq_d import Pix2SeqD
 from pix2seq_d.video.decode import CodeProbabilities, enlarge
+from pix2seq_d.video.step_grid import read_step_grid
 from pix2seq_d.video.tracker import VideoPredictor
 
 STEPS = (1, 2, 5, 10, 20)
@@ -140,6 +142,7 @@ def main() -> None:
     parser.add_argument("--min_pixels", type=int)
     parser.add_argument("--t_start_next", type=float, default=1.0, help="below 1: later frames start warm")
     parser.add_argument("--stop_unchanged", type=float, help="share of unchanged pixels that ends a frame's steps")
+    parser.add_argument("--step_grid", type=Path, help="times of the steps: a file of benchmarks/step_grid.py")
     parser.add_argument("--decoding", nargs="+", choices=sorted(PREDICTORS), default=["softmax"])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--grid", action="store_true", help="every pair of STEPS and TD_STEPS")
@@ -183,6 +186,8 @@ def main() -> None:
                 stop_unchanged=arguments.stop_unchanged,
                 seed=arguments.seed,
             )
+            if arguments.step_grid:
+                predictor.sample = partial(SAMPLERS[sampler], knots=read_step_grid(arguments.step_grid))
             name = f"{sampler}, {first}, {later} steps, td {td:g}" + (f", {decoding}" if decoding != "softmax" else "")
             report(name, score(videos, model_start(predictor)))
     if arguments.output:
