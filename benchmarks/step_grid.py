@@ -15,9 +15,9 @@ import torch
 from pix2seq_d.build import build_train_loader
 from pix2seq_d.config import DataConfig
 from pix2seq_d.data.batch import Batch
+from pix2seq_d.diffusion.knots import NUM_KNOTS, UNIFORM_SHARE, matched_knots
 from pix2seq_d.diffusion.loss import DiffusionLoss
 from pix2seq_d.diffusion.schedule import SCHEDULES, time_grid
-from pix2seq_d.diffusion.step_grid import NUM_KNOTS, UNIFORM_SHARE, matched_knots
 from pix2seq_d.engine.checkpoint import find_model
 from pix2seq_d.engine.trainer import TrainingLoss
 from pix2seq_d.models.pix2seq_d import Pix2SeqD
@@ -68,7 +68,10 @@ def main() -> None:
     )
     preset = PRESETS["synthetic-tiny"]
     config = dataclasses.replace(
-        preset, data=data, train=dataclasses.replace(preset.train, batch_size=arguments.num_clips)
+        preset,
+        model=dataclasses.replace(preset.model, image_size=model.image_size, past_offsets=model.past_offsets),
+        data=data,
+        train=dataclasses.replace(preset.train, batch_size=arguments.num_clips),
     )
     batch = next(iter(build_train_loader(config, model, start=0, num_processes=1))).to("cpu")
     times = np.linspace(0, 1, arguments.num_times)

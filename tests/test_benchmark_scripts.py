@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from tiny_runs import tiny_config
 
-from pix2seq_d.build import build_model
+from pix2seq_d.build import build_model, build_train_loader
+from pix2seq_d.video.step_grid import read_step_grid
 
 BENCHMARKS = sorted((Path(__file__).resolve().parents[1] / "benchmarks").glob("*.py"))
 
@@ -24,6 +26,54 @@ def test_speed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "| backward, clipping, AdamW |" in capsys.readouterr().out
     speed["inference"](build_model(config).eval(), np.zeros((*config.model.image_size, 3), np.uint8), 2, 1)
     assert "| 2 denoising steps |" in capsys.readouterr().out
+
+
+def test_reuse(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The run checks that the naive network predicts the same, and costs the sum of the parts."""
+    config = tiny_config(tmp_path, "--sampling.num_steps", "3", "--sampling.num_steps_next", "2")
+    load("reuse")["run"](config, (40, 70), 1, 2)
+    printed = capsys.readouterr().out
+    assert "| keys and values of cross-attention | 0.00 | 1 | 2 |" in printed
+    assert "| later frame, as predicted by default | 2 |" in printed
+    assert "s for 2 steps, times 50) | 100 |" in printed
+
+
+def test_reuse_sees_a_network_that_differs(tmp_path: Path) -> None:
+    reuse = load("reuse")
+    model = reuse["enliven"](build_model(tiny_config(tmp_path)).eval())
+    naive = reuse["naive_model"](model)
+    assert reuse["compare"](model, naive) < 1e-5
+    for part in ("stem.weight", "layers.0.cross_attention.key_value.weight"):
+        other = reuse["naive_model"](model)
+        with torch.no_grad():
+            dict(other.denoiser.named_parameters())[part].mul_(1.1)
+        assert reuse["compare"](model, other) > 1e-4, part
+
+
+@pytest.mark.parametrize("frames", ["first", "later", "both"])
+def test_step_grid(
+    frames: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    load("reuse")["enliven"](build_model(tiny_config(tmp_path))).save_pretrained(tmp_path / "model")
+    arguments = (
+        f"--checkpoint {tmp_path}/model --num_clips 2 --num_times 3 --frames {frames} --output {tmp_path}/g.json"
+    )
+    monkeypatch.setattr("sys.argv", ["step_grid", *arguments.split()])
+    load("step_grid")["main"]()
+    assert capsys.readouterr().out.count("\n| 0.500 | ") == 1
+    assert len(read_step_grid(tmp_path / "g.json")) == 33
+
+
+def test_errors_by_time(tmp_path: Path) -> None:
+    """Past maps show, the noise is the same at all times, and all samples are there."""
+    config, script = tiny_config(tmp_path), load("step_grid")
+    model = load("reuse")["enliven"](build_model(config).eval())
+    batch = next(iter(build_train_loader(config, model, start=0, num_processes=1))).to("cpu")
+    times = np.array([0.0, 0.5, 1.0])
+    first, later = (script["errors_by_time"](model, batch, times, frames=kind) for kind in ("first", "later"))
+    assert first.shape == (3, len(batch))
+    assert np.array_equal(script["errors_by_time"](model, batch, times[1:], frames="first"), first[1:])
+    assert not np.allclose(first, later, rtol=1e-3)
 
 
 @pytest.mark.parametrize("name", [path.stem for path in BENCHMARKS])

@@ -46,6 +46,7 @@ ROOMS = {
     "models.pix2seq_d": (3, "model"),
     "video.decode": (4, "tracker"),
     "video.separate": (4, "tracker"),
+    "video.step_grid": (4, "tracker"),
     "video.tracker": (4, "tracker"),
     "video.tracks": (4, "tracker"),
     "pipeline": (5, "pipeline"),

@@ -1,4 +1,4 @@
-"""Step grids on disk: a JSON object whose `knots` are those of `time_grid`, with what they were made from beside them."""
+"""Step grids on disk: a JSON object whose `knots` are those of `time_grid`, with what they were made from beside."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Step grids matched to a model: knots of `time_grid` from the error of its estimates at each noise level.
+"""Step grids matched to a model: the knots of `time_grid` from the error of its estimates at each noise level.
 
 Where the error hardly depends on t, a long step loses little; where it falls fast, steps have to be short. With power 1
 every step takes away the same share of the error, which for a cross-entropy is the same amount of information (entropic
-time, arXiv 2504.13612; the time warping of arXiv 2211.15089, section 4.2, is the same fit). With power 1/2 the sum of
+time, arXiv 2504.13612; the time warping of arXiv 2211.15089 fits the same). With power 1/2 the sum of
 the errors that the steps make is smallest, if a step of length h at slope e' makes one of e' h^2, as a first-order
 method does: n steps a unit of time make e' / n there, and with a given total of steps that is least for n in proportion
 to sqrt(e').

@@ -1,0 +1,222 @@
+"""What is done once per frame and what per step, by counted FLOPs, and one frame against computing all in every step.
+
+python benchmarks/reuse.py --threads 2                  # whole frames, the naive one too: minutes
+python benchmarks/reuse.py --threads 2 --naive_steps 5  # the naive frame from 5 of its steps
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from pix2seq_d.build import build_model
+from pix2seq_d.config import RunConfig
+from pix2seq_d.data.synthetic import SyntheticSequence
+from pix2seq_d.models.denoiser import DenoiserCondition
+from pix2seq_d.models.pix2seq_d import BoundDenoiser, Pix2SeqD
+from pix2seq_d.presets import PRESETS
+from pix2seq_d.video.conditioning import encode_past
+from pix2seq_d.video.tracker import VideoPredictor
+
+NAIVE_STEPS = 100
+PRESET_OF = {"tiny": "synthetic-tiny", "small": "kitti-step-small", "base": "kitti-step"}
+TOLERANCE = 1e-4  # of the largest logit: float32 sums in another order
+
+
+class WholeStem(nn.Module):
+    """The first convolution in one: over the noised bits and the conditioning, next to each other."""
+
+    def __init__(self, bits: nn.Conv2d, conditioning: nn.Conv2d) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.cat([bits.weight, conditioning.weight], 1))
+        self.bias = conditioning.bias
+        self.cond_map = torch.zeros(0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, K, h, w) -> (B, widths[0], h, w), with the (B, C, h, w) `cond_map` of this evaluation."""
+        return F.conv2d(torch.cat([x, self.cond_map], 1), self.weight, self.bias, padding=1)
+
+
+class AllInEveryStep(BoundDenoiser):
+    """The same network as one function of frame, past maps and noised bits: every call computes everything."""
+
+    def __init__(self, model: Pix2SeqD, inputs: tuple[Tensor, Tensor, Tensor]) -> None:
+        super().__init__(model, DenoiserCondition(torch.zeros(()), []))
+        self.inputs = inputs
+
+    def __call__(self, x_t: Tensor, gamma: Tensor, self_cond: Tensor | None = None) -> Tensor:
+        frame, past, present = self.inputs
+        features, denoiser = self.model.encoder(frame), self.model.denoiser
+        planes = encode_past(past, present, self.model.codec)
+        denoiser.stem.cond_map = torch.cat([features.map, planes], 1)
+        self.cond.key_values = [layer.cross_attention.project(features.tokens) for layer in denoiser.layers]
+        return super().__call__(x_t, gamma, self_cond)
+
+
+def naive_model(model: Pix2SeqD) -> Pix2SeqD:
+    """A copy with the same weights that keeps nothing between the steps of a frame."""
+    naive = copy.deepcopy(model)
+    naive.denoiser.stem = WholeStem(naive.denoiser.stem, naive.denoiser.stem_cond)
+    naive.condition = lambda frame, past, present: (frame, past, present)
+    naive.bind = lambda inputs: AllInEveryStep(naive, inputs)
+    return naive
+
+
+def enliven(model: Pix2SeqD, seed: int = 0) -> Pix2SeqD:
+    """Ordinary random weights where untrained layers begin near zero, so that every part of the network shows."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1 and parameter.std() < 1e-3:
+                parameter.normal_(std=parameter[0].numel() ** -0.5, generator=generator)
+    return model
+
+
+def gflop(function: Callable[[], object]) -> float:
+    """Counted floating-point operations (a multiply-add is two), in units of 1e9.
+
+    Attention is computed by matrix products meanwhile: the counter does not know the CPU's kernel for it.
+    """
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        function()
+    return counter.get_total_flops() / 1e9
+
+
+def random_inputs(model: Pix2SeqD, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """A frame, past maps and that they are there."""
+    generator, number = torch.Generator().manual_seed(seed), len(model.past_offsets)
+    groups = [torch.randint(n, (1, number, *model.mask_size), generator=generator) for n in model.codec.group_codes]
+    frame = torch.rand(1, 3, *model.image_size, generator=generator)
+    return frame, torch.stack(groups, 2), torch.ones(1, number, dtype=torch.bool)
+
+
+@torch.inference_mode()
+def compare(model: Pix2SeqD, naive: Pix2SeqD) -> float:
+    """Largest difference of the logits of one evaluation, in shares of the largest logit."""
+    inputs, generator = random_inputs(model), torch.Generator().manual_seed(1)
+    x_t, gamma = torch.randn(1, model.codec.num_bits, *model.mask_size, generator=generator), torch.tensor([0.5])
+    ours, other = (m.bind(m.condition(*inputs)) for m in (model, naive))
+    for denoise in (ours, other):
+        denoise(x_t, gamma, None)
+    return ((ours.logits - other.logits).abs().max() / other.logits.abs().max()).item()
+
+
+@torch.inference_mode()
+def parts(model: Pix2SeqD) -> dict[str, float]:
+    """GFLOP of what a frame needs once, and of a step."""
+    frame, past, present = random_inputs(model)
+    features, denoiser = model.encoder(frame), model.denoiser
+    planes = torch.cat([features.map, encode_past(past, present, model.codec)], 1)
+    denoise = model.bind(model.condition(frame, past, present))
+    x_t = torch.zeros(1, model.codec.num_bits, *model.mask_size)
+    return {
+        "image encoder": gflop(lambda: model.encoder(frame)),
+        "conditioning part of the first convolution": gflop(lambda: denoiser.stem_cond(planes)),
+        "keys and values of cross-attention": gflop(
+            lambda: [layer.cross_attention.project(features.tokens) for layer in denoiser.layers]
+        ),
+        "denoising step": gflop(lambda: denoise(x_t, torch.tensor([0.5]))),
+    }
+
+
+def count(model: Pix2SeqD, naive: Pix2SeqD, num_steps: int) -> None:
+    """Prints the table of counted FLOPs."""
+    counted = parts(model)
+    *once, (step_name, step) = counted.items()
+    whole_step = sum(counted.values())
+    inputs = random_inputs(naive)
+    denoise = naive.bind(naive.condition(*inputs))
+    x_t = torch.zeros(1, model.codec.num_bits, *model.mask_size)
+    with torch.inference_mode():
+        naive_step = gflop(lambda: denoise(x_t, torch.tensor([0.5])))
+    if abs(naive_step / whole_step - 1) > 1e-3:
+        raise RuntimeError(f"counted {naive_step} GFLOP for a naive step, {whole_step} for its parts")
+    print(f"| part | GFLOP | times a frame, {num_steps} steps | times, all in every step |\n| --- | --- | --- | --- |")
+    for name, value in once:
+        print(f"| {name} | {value:.2f} | 1 | {num_steps} |")
+    print(f"| {step_name}, without the above | {step:.2f} | {num_steps} | {num_steps} |")
+    reused, naive_frame = whole_step - step + num_steps * step, num_steps * naive_step
+    print(f"| frame of {num_steps} steps | | {reused:.0f} GFLOP | {naive_frame:.0f} GFLOP |")
+    print(
+        f"| frame of {NAIVE_STEPS} steps | | {whole_step - step + NAIVE_STEPS * step:.0f} GFLOP | "
+        f"{NAIVE_STEPS * naive_step:.0f} GFLOP |"
+    )
+
+
+def frame_seconds(predictor: VideoPredictor, frames: list[np.ndarray], past: list[np.ndarray]) -> list[float]:
+    """Wall time of each of `frames`, after `past` ones, which are not timed."""
+    predictor.reset()
+    for frame in past:
+        predictor.step(frame)
+    seconds = []
+    for frame in frames:
+        begin = time.perf_counter()
+        predictor.step(frame)
+        seconds.append(time.perf_counter() - begin)
+    return seconds
+
+
+def measure(model: Pix2SeqD, naive: Pix2SeqD, size: tuple[int, int], repeats: int, naive_steps: int) -> None:
+    """Prints the table of frame times: the project's later and first frame, and the naive frame."""
+    sequence = SyntheticSequence(0, split="test", height=size[0], width=size[1])
+    frames = [sequence.frame(t).image for t in range(repeats + 2)]
+    ours = VideoPredictor(model)
+    (first,) = frame_seconds(ours, frames[:1], [])
+    later = float(np.median(frame_seconds(ours, frames[2:], frames[:2])))
+    shown = f"{size[0]}x{size[1]}, image {model.image_size[0]}x{model.image_size[1]}"
+    print(f"\n| one frame of {shown} | steps | s | times slower |\n| --- | --- | --- | --- |")
+    print(f"| later frame, as predicted by default | {model.num_steps_next} | {later:.2f} | 1 |")
+    print(f"| first frame, as predicted by default | {model.num_steps} | {first:.2f} | {first / later:.1f} |")
+    same = VideoPredictor(naive, num_steps=model.num_steps_next, num_steps_next=model.num_steps_next)
+    (seconds,) = frame_seconds(same, frames[:1], [])
+    print(
+        f"| everything in every step, as many steps | {model.num_steps_next} | {seconds:.2f} | {seconds / later:.1f} |"
+    )
+    slow = VideoPredictor(naive, num_steps=naive_steps, td_steps=0.0, sampler="ddim")
+    (seconds,) = frame_seconds(slow, frames[:1], [])
+    estimate, note = seconds * NAIVE_STEPS / naive_steps, "measured whole"
+    if naive_steps != NAIVE_STEPS:
+        note = f"{seconds:.2f} s for {naive_steps} steps, times {NAIVE_STEPS / naive_steps:g}"
+    ratio = estimate / later
+    print(f"| DDIM, everything in every step ({note}) | {NAIVE_STEPS} | {estimate:.2f} | {ratio:.1f} |", flush=True)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", choices=tuple(PRESET_OF), default="small")
+    parser.add_argument("--frame_size", type=int, nargs=2, default=(375, 1242), metavar=("HEIGHT", "WIDTH"))
+    parser.add_argument("--repeats", type=int, default=3, help="later frames timed; their median counts")
+    parser.add_argument("--naive_steps", type=int, default=NAIVE_STEPS, help="of the naive frame that are timed")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    run(PRESETS[PRESET_OF[arguments.size]], tuple(arguments.frame_size), arguments.repeats, arguments.naive_steps)
+
+
+def run(config: RunConfig, frame_size: tuple[int, int], repeats: int, naive_steps: int) -> None:
+    """Checks that both ways agree, then prints both tables."""
+    torch.manual_seed(0)
+    model = enliven(build_model(config).eval())
+    naive = naive_model(model)
+    parameters = sum(p.numel() for p in model.parameters()) / 1e6
+    print(f"{parameters:.1f} M parameters, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    difference = compare(model, naive)
+    if not difference < TOLERANCE:
+        raise RuntimeError(f"logits of both ways differ by {difference:.1e} of the largest")
+    print(f"logits of both ways differ by {difference:.1e} of the largest\n")
+    count(model, naive, model.num_steps_next)
+    measure(model, naive, frame_size, repeats, naive_steps)
+
+
+if __name__ == "__main__":
+    main()
