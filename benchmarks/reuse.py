@@ -9,14 +9,13 @@ from __future__ import annotations
 import argparse
 import copy
 import time
-from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from speed import gflop
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from pix2seq_d.build import build_model
 from pix2seq_d.config import RunConfig
@@ -81,16 +80,6 @@ def enliven(model: Pix2SeqD, seed: int = 0) -> Pix2SeqD:
     return model
 
 
-def gflop(function: Callable[[], object]) -> float:
-    """Counted floating-point operations (a multiply-add is two), in units of 1e9.
-
-    Attention is computed by matrix products meanwhile: the counter does not know the CPU's kernel for it.
-    """
-    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-        function()
-    return counter.get_total_flops() / 1e9
-
-
 def random_inputs(model: Pix2SeqD, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
     """A frame, past maps and that they are there."""
     generator, number = torch.Generator().manual_seed(seed), len(model.past_offsets)
@@ -152,42 +141,47 @@ def count(model: Pix2SeqD, naive: Pix2SeqD, num_steps: int) -> None:
     )
 
 
-def frame_seconds(predictor: VideoPredictor, frames: list[np.ndarray], past: list[np.ndarray]) -> list[float]:
-    """Wall time of each of `frames`, after `past` ones, which are not timed."""
+class Seconds(NamedTuple):
+    """Of a frame: by the clock, and of all cores together, which other programs on the machine change less."""
+
+    wall: float
+    cpu: float
+
+
+def frame_seconds(predictor: VideoPredictor, frames: list[np.ndarray], *, untimed: int = 0) -> Seconds:
+    """Median over the frames of a video, without the first `untimed` ones."""
     predictor.reset()
-    for frame in past:
-        predictor.step(frame)
     seconds = []
     for frame in frames:
-        begin = time.perf_counter()
+        begin = time.perf_counter(), time.process_time()
         predictor.step(frame)
-        seconds.append(time.perf_counter() - begin)
-    return seconds
+        seconds.append((time.perf_counter() - begin[0], time.process_time() - begin[1]))
+    return Seconds(*np.median(seconds[untimed:], 0).tolist())
 
 
 def measure(model: Pix2SeqD, naive: Pix2SeqD, size: tuple[int, int], repeats: int, naive_steps: int) -> None:
     """Prints the table of frame times: the project's later and first frame, and the naive frame."""
     sequence = SyntheticSequence(0, split="test", height=size[0], width=size[1])
     frames = [sequence.frame(t).image for t in range(repeats + 2)]
+    first_steps, later_steps = model.num_steps, model.num_steps_next
     ours = VideoPredictor(model)
-    (first,) = frame_seconds(ours, frames[:1], [])
-    later = float(np.median(frame_seconds(ours, frames[2:], frames[:2])))
-    shown = f"{size[0]}x{size[1]}, image {model.image_size[0]}x{model.image_size[1]}"
-    print(f"\n| one frame of {shown} | steps | s | times slower |\n| --- | --- | --- | --- |")
-    print(f"| later frame, as predicted by default | {model.num_steps_next} | {later:.2f} | 1 |")
-    print(f"| first frame, as predicted by default | {model.num_steps} | {first:.2f} | {first / later:.1f} |")
-    same = VideoPredictor(naive, num_steps=model.num_steps_next, num_steps_next=model.num_steps_next)
-    (seconds,) = frame_seconds(same, frames[:1], [])
-    print(
-        f"| everything in every step, as many steps | {model.num_steps_next} | {seconds:.2f} | {seconds / later:.1f} |"
-    )
+    later = frame_seconds(ours, frames, untimed=2)
+
+    def row(name: str, num_steps: int, seconds: Seconds) -> None:
+        cells = f"{num_steps} | {seconds.wall:.2f} | {seconds.cpu:.2f} | {seconds.cpu / later.cpu:.1f}"
+        print(f"| {name} | {cells} |", flush=True)
+
+    shown = f"{size[0]}x{size[1]} in an image of {model.image_size[0]}x{model.image_size[1]}"
+    print(f"\n| one frame, {shown} | steps | seconds | CPU seconds | times the CPU seconds |\n|" + " --- |" * 5)
+    row("later frame, default steps", later_steps, later)
+    row("first frame, default steps", first_steps, frame_seconds(ours, frames[:1]))
+    again = VideoPredictor(naive, num_steps=later_steps)
+    row("everything in every step, as many steps as a later frame", later_steps, frame_seconds(again, frames[:1]))
     slow = VideoPredictor(naive, num_steps=naive_steps, td_steps=0.0, sampler="ddim")
-    (seconds,) = frame_seconds(slow, frames[:1], [])
-    estimate, note = seconds * NAIVE_STEPS / naive_steps, "measured whole"
-    if naive_steps != NAIVE_STEPS:
-        note = f"{seconds:.2f} s for {naive_steps} steps, times {NAIVE_STEPS / naive_steps:g}"
-    ratio = estimate / later
-    print(f"| DDIM, everything in every step ({note}) | {NAIVE_STEPS} | {estimate:.2f} | {ratio:.1f} |", flush=True)
+    seconds, factor = frame_seconds(slow, frames[:1]), NAIVE_STEPS / naive_steps
+    note = "measured whole" if factor == 1 else f"{seconds.cpu:.2f} CPU s for {naive_steps} steps, times {factor:g}"
+    whole = Seconds(seconds.wall * factor, seconds.cpu * factor)
+    row(f"naive: everything in every step, DDIM ({note})", NAIVE_STEPS, whole)
 
 
 def main() -> None:

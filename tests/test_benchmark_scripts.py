@@ -10,9 +10,15 @@ import torch
 from tiny_runs import tiny_config
 
 from pix2seq_d.build import build_model, build_train_loader
-from pix2seq_d.video.step_grid import read_step_grid
+from pix2seq_d.video.step_grid import read_step_grid, write_step_grid
 
 BENCHMARKS = sorted((Path(__file__).resolve().parents[1] / "benchmarks").glob("*.py"))
+
+
+@pytest.fixture(autouse=True)
+def as_scripts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python puts the folder of a script into its path: benchmarks share what they have in common."""
+    monkeypatch.syspath_prepend(BENCHMARKS[0].parent)
 
 
 def load(name: str) -> dict[str, Any]:
@@ -34,8 +40,8 @@ def test_reuse(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     load("reuse")["run"](config, (40, 70), 1, 2)
     printed = capsys.readouterr().out
     assert "| keys and values of cross-attention | 0.00 | 1 | 2 |" in printed
-    assert "| later frame, as predicted by default | 2 |" in printed
-    assert "s for 2 steps, times 50) | 100 |" in printed
+    assert "| later frame, default steps | 2 |" in printed
+    assert "CPU s for 2 steps, times 50) | 100 |" in printed
 
 
 def test_reuse_sees_a_network_that_differs(tmp_path: Path) -> None:
@@ -82,6 +88,32 @@ def test_help(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     with pytest.raises(SystemExit, match="0"):
         load(name)["main"]()
     assert "usage" in capsys.readouterr().out
+
+
+def test_quality_tradeoff(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tiny_config(tmp_path, "--sampling.num_steps", "1", "--sampling.num_steps_next", "1")
+    build_model(config).save_pretrained(tmp_path / "model")
+    write_step_grid(tmp_path / "grid.json", (1, 0.8, 0), {})
+    options = (
+        f"--checkpoint {tmp_path}/model --tradeoff --num_sequences 1 --num_frames 2 --step_grid {tmp_path}/grid.json"
+    )
+    monkeypatch.setattr("sys.argv", ["quality", *options.split()])
+    quality = load("quality")
+    quality["main"].__globals__["TRADEOFF"].update(num_steps=(1, 2), num_steps_next=(1,))
+    quality["main"]()
+    printed = capsys.readouterr().out
+    names = [line.split(" | ")[0] for line in printed.splitlines() if "steps, td" in line]
+    row, pairs = "| renoise, {}, {} steps, td 2{}", [(1, 1, ", codes"), (1, 1, ""), (1, 1, ""), (2, 1, ""), (1, 1, "")]
+    assert names == [row.format(*pair) for pair in pairs] + [row.format(1, 1, ", warm 0.8")]
+    assert printed.count("| knee |") == 2
+
+
+def test_knee() -> None:
+    """Costs 1, 2, 3, 11, qualities 0, 7, 9, 10: the second point lies 0.7 - 0.1 above the line, the third 0.9 - 0.2."""
+    knee = load("quality")["knee"]
+    assert knee([(1, 0), (2, 7), (3, 9), (11, 10)]) == 2
+    assert knee([(0, 0), (1, 8), (2, 7), (3, 10)]) == 1  # what another step loses does not count
+    assert knee([(5, 1)]) == 0
 
 
 def test_tracking_endures(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
