@@ -90,8 +90,9 @@ def main() -> None:
     )
     print("\nfive steps at t = " + ", ".join(f"{now:.3f}" for now, _ in time_grid(5, knots=knots)))
     if arguments.output:
-        about = {name: str(value) if isinstance(value, Path) else value for name, value in vars(arguments).items()}
-        write_step_grid(arguments.output, knots, {**about, "times": times.tolist(), "errors": errors.tolist()})
+        about = {name: value for name, value in vars(arguments).items() if name != "output"}
+        measured = {"times": times.round(6).tolist(), "errors": errors.round(6).tolist()}
+        write_step_grid(arguments.output, knots, about | measured)
 
 
 if __name__ == "__main__":
