@@ -148,24 +148,25 @@ class Seconds(NamedTuple):
     cpu: float
 
 
-def frame_seconds(predictor: VideoPredictor, frames: list[np.ndarray], *, untimed: int = 0) -> Seconds:
-    """Median over the frames of a video, without the first `untimed` ones."""
-    predictor.reset()
+def frame_seconds(predictor: VideoPredictor, frames: list[np.ndarray]) -> Seconds:
+    """Median over the frames, each predicted after those before it."""
     seconds = []
     for frame in frames:
         begin = time.perf_counter(), time.process_time()
         predictor.step(frame)
         seconds.append((time.perf_counter() - begin[0], time.process_time() - begin[1]))
-    return Seconds(*np.median(seconds[untimed:], 0).tolist())
+    return Seconds(*np.median(seconds, 0).tolist())
 
 
 def measure(model: Pix2SeqD, naive: Pix2SeqD, size: tuple[int, int], repeats: int, naive_steps: int) -> None:
-    """Prints the table of frame times: the project's later and first frame, and the naive frame."""
+    """Prints the table of frame times: the project's later frame, the naive frame, and what lies between them."""
     sequence = SyntheticSequence(0, split="test", height=size[0], width=size[1])
     frames = [sequence.frame(t).image for t in range(repeats + 2)]
     first_steps, later_steps = model.num_steps, model.num_steps_next
-    ours = VideoPredictor(model)
-    later = frame_seconds(ours, frames, untimed=2)
+    ours = VideoPredictor(model, num_steps=1, num_steps_next=1)
+    frame_seconds(ours, frames[:2])
+    ours.num_steps_next = later_steps
+    later = frame_seconds(ours, frames[2:])
 
     def row(name: str, num_steps: int, seconds: Seconds) -> None:
         cells = f"{num_steps} | {seconds.wall:.2f} | {seconds.cpu:.2f} | {seconds.cpu / later.cpu:.1f}"
@@ -174,14 +175,14 @@ def measure(model: Pix2SeqD, naive: Pix2SeqD, size: tuple[int, int], repeats: in
     shown = f"{size[0]}x{size[1]} in an image of {model.image_size[0]}x{model.image_size[1]}"
     print(f"\n| one frame, {shown} | steps | seconds | CPU seconds | times the CPU seconds |\n|" + " --- |" * 5)
     row("later frame, default steps", later_steps, later)
-    row("first frame, default steps", first_steps, frame_seconds(ours, frames[:1]))
-    again = VideoPredictor(naive, num_steps=later_steps)
-    row("everything in every step, as many steps as a later frame", later_steps, frame_seconds(again, frames[:1]))
     slow = VideoPredictor(naive, num_steps=naive_steps, td_steps=0.0, sampler="ddim")
     seconds, factor = frame_seconds(slow, frames[:1]), NAIVE_STEPS / naive_steps
     note = "measured whole" if factor == 1 else f"{seconds.cpu:.2f} CPU s for {naive_steps} steps, times {factor:g}"
     whole = Seconds(seconds.wall * factor, seconds.cpu * factor)
     row(f"naive: everything in every step, DDIM ({note})", NAIVE_STEPS, whole)
+    again = VideoPredictor(naive, num_steps=later_steps)
+    row("everything in every step, as many steps as a later frame", later_steps, frame_seconds(again, frames[:1]))
+    row("first frame, default steps", first_steps, frame_seconds(VideoPredictor(model), frames[:1]))
 
 
 def main() -> None:
