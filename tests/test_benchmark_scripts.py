@@ -11,6 +11,7 @@ from tiny_runs import tiny_config
 
 from pix2seq_d.build import build_model, build_train_loader
 from pix2seq_d.video.step_grid import read_step_grid, write_step_grid
+from pix2seq_d.video.tracker import VideoPredictor
 
 BENCHMARKS = sorted((Path(__file__).resolve().parents[1] / "benchmarks").glob("*.py"))
 
@@ -54,6 +55,15 @@ def test_reuse_sees_a_network_that_differs(tmp_path: Path) -> None:
         with torch.no_grad():
             dict(other.denoiser.named_parameters())[part].mul_(1.1)
         assert reuse["compare"](model, other) > 1e-4, part
+
+
+def test_reuse_times_frames_without_speckles(tmp_path: Path) -> None:
+    reuse = load("reuse")
+    model = reuse["enliven"](build_model(tiny_config(tmp_path)).eval())
+    reuse["calm"](model)
+    result = VideoPredictor(model, num_steps=2).step(np.zeros((*model.image_size, 3), np.uint8))
+    assert np.unique(result.class_map).tolist() == [0]
+    assert not result.instance_map.any()
 
 
 @pytest.mark.parametrize("frames", ["first", "later", "both"])
