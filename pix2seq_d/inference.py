@@ -25,6 +25,8 @@ from pix2seq_d.pipeline import Pix2SeqDPipeline
 from pix2seq_d.predict import ON_ERROR, predict_sources
 from pix2seq_d.report.write import write_report
 from pix2seq_d.result_files import AnimationSettings, OutputSettings
+from pix2seq_d.video.step_grid import read_step_grid
+from pix2seq_d.video.tracker import VideoPredictor
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +46,7 @@ def add_inference_arguments(parser: argparse.ArgumentParser) -> None:
         "--t_start_next", type=float, default=1.0, metavar="T", help="start of later frames: 1 noise, less the last map"
     )
     add("--stop_unchanged", type=float, metavar="S", help="end a frame where this share of pixels keeps its code")
+    add("--step_grid", type=Path, metavar="JSON", help="times of the steps, see docs/sampling.md (default: uniform)")
     add("--min_pixels", type=int, metavar="P", help="drop segments of fewer pixels (default: the model's)")
     add("--seed", type=int, default=0, metavar="S", help="of the starting noise (default: 0)")
     add("--device", metavar="NAME", help='"cpu", "cuda", "cuda:1", ... (default: a GPU if there is one)')
@@ -84,7 +87,8 @@ def run_inference(arguments: argparse.Namespace) -> None:
         "seed",
     )
     chosen = {name: getattr(arguments, name) for name in names}
-    predictor = pipeline.predictor(**chosen)
+    chosen["step_grid"] = list(read_step_grid(arguments.step_grid)) if arguments.step_grid else None
+    predictor = VideoPredictor(pipeline.model, **chosen)
     settings = {
         "checkpoint": arguments.checkpoint,
         "weights": _fingerprint(pipeline.model),

@@ -50,6 +50,7 @@ ROOMS = {
     "video.known": (4, "tracker"),
     "video.panoptic_map": (4, "tracker"),
     "video.separate": (4, "tracker"),
+    "video.step_grid": (4, "tracker"),
     "video.tracker": (4, "tracker"),
     "video.tracks": (4, "tracker"),
     "pipeline": (5, "pipeline"),

@@ -277,3 +277,15 @@ def test_a_batch_is_refused_before_any_video_moves_on(tiny_model: Build) -> None
 def test_settings_that_no_prediction_can_use(tiny_model: Build, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         VideoPredictor(tiny_model(), **options)
+
+
+def test_steps_are_taken_at_the_times_of_a_grid(tiny_model: Build) -> None:
+    def last_estimate(**options: Any) -> Tensor:
+        estimates: list[Tensor] = []
+        predictor(tiny_model(), **options).step(random_frame(), callback=lambda k, x, x0: estimates.append(x0))
+        return estimates[-1]
+
+    assert torch.equal(last_estimate(step_grid=[1.0, 0.5, 0.0]), last_estimate())
+    assert not torch.equal(last_estimate(step_grid=[1.0, 0.8, 0.0]), last_estimate())
+    with pytest.raises(ValueError, match="knots: expected two times or more, falling from 1 to 0"):
+        predictor(tiny_model(), step_grid=[1.0, 0.2])
