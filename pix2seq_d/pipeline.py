@@ -308,19 +308,20 @@ def _predict(waiting: deque[_Video], batch_size: int) -> list[list[PanopticMap]]
         raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
     results: list[list[PanopticMap]] = []
     running: list[_Video] = []
-    while running or waiting:
+    while True:
         batch = [(video, request) for video in running if (request := video.next_request()) is not None]
         while waiting and len(batch) < batch_size:
             video = waiting.popleft()
             results.append(video.maps)
             if (request := video.next_request()) is not None:
                 batch.append((video, request))
+        if not batch:
+            return results
         running = [video for video, _ in batch]
         images, known = [image for _, (image, _) in batch], [told for _, (_, told) in batch]
         found = predict_together([video.predictor for video in running], images, known=known)
         for video, one in zip(running, found):
             video.maps.append(one)
-    return results
 
 
 def _are_videos(frames: object) -> bool:
