@@ -43,7 +43,7 @@ def test_code_compiles_and_holds_no_logic() -> None:
 
 
 def _execute(folder: Path, monkeypatch: pytest.MonkeyPatch, **folders: Path) -> tuple[str, list[tuple[int, int]]]:
-    """Runs the notebook in `folder` with these PIX2SEQ_D_ variables; what it printed, and (width, height) of its PNGs."""
+    """Runs the notebook in `folder` with these PIX2SEQ_D_ variables; what it printed, and the sizes of its PNGs."""
     nbclient = pytest.importorskip("nbclient", reason="nbclient is not installed")
     nbformat = pytest.importorskip("nbformat", reason="nbformat is not installed")
     pytest.importorskip("ipykernel", reason="ipykernel is not installed")

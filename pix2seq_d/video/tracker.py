@@ -312,7 +312,7 @@ def predict_together(
     for i, request in enumerate(requests):
         if request.codes is not None and request.codes.complete:
             assert request.penalty is not None
-            logits[i] = request.penalty.expand(request.predictor.num_samples, -1, -1, -1)
+            logits[i] = request.penalty
         else:
             groups.setdefault(request.way, []).append(i)
     for (num_steps, t_start, _), members in groups.items():
