@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 
@@ -33,7 +34,8 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--batch_sizes", type=int, nargs="+", default=[1, 4])
     parser.add_argument("--num_videos", type=int, default=4)
-    parser.add_argument("--num_frames", type=int, default=5)
+    parser.add_argument("--num_frames", type=int, default=3)
+    parser.add_argument("--num_steps", type=int, default=10, help="of a first frame, and of an image")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
@@ -46,10 +48,9 @@ def main() -> None:
     print(f"{len(videos)} videos of {len(videos[0])} frames, {height}x{width}, {arguments.threads} threads")
     print("| batch size | videos, frames/s | images, frames/s |\n| --- | --- | --- |")
     for size in arguments.batch_sizes:
-        of_videos = frames_per_second(lambda n=size: pipeline(videos, batch_size=n), len(images), arguments.repeats)
-        of_images = frames_per_second(
-            lambda n=size: pipeline.images(images, batch_size=n), len(images), arguments.repeats
-        )
+        options = {"batch_size": size, "num_steps": arguments.num_steps}
+        of_videos = frames_per_second(partial(pipeline, videos, **options), len(images), arguments.repeats)
+        of_images = frames_per_second(partial(pipeline.images, images, **options), len(images), arguments.repeats)
         print(f"| {size} | {of_videos:.2f} | {of_images:.2f} |")
 
 
