@@ -1,7 +1,7 @@
 """How far to trust a prediction's own doubt: calibration of confidences, and whether what is uncertain is wrong.
 
 Calibration, its bins and the expected calibration error follow Guo et al., arXiv 1706.04599, section 2; sparsification,
-its oracle and AUSE follow Ilg et al., arXiv 1802.07095, section 5.1. Values are pixels, or segments: arrays of any shape.
+its oracle and AUSE follow Ilg et al., arXiv 1802.07095. Values are pixels or segments, in arrays of any shape.
 """
 
 from __future__ import annotations
@@ -193,9 +193,9 @@ class Sparsification(_DoubtMetric):
         """Curves and areas.
 
         Returns:
-            `removed`, `curve` and `oracle`: lists of `num_points` shares and mean errors of what is left (at share 1 the
-            limit); `error`, the mean error of all, which is also the curve of a removal at random; `ausc` and `auso`,
-            the areas under curve and oracle; `ause` = ausc - auso; `ause_of_random` = ause / (error - auso), which is 0
+            `removed`, `curve` and `oracle`: lists of `num_points` shares and mean errors of what is left (at share 1
+            the limit); `error`, the mean error of all, and the curve of a removal at random; `ausc` and `auso`, the
+            areas under curve and oracle; `ause` = ausc - auso; `ause_of_random` = ause / (error - auso), which is 0
             for the oracle and 1 for chance; `auroc`, the probability that an error is more uncertain than what is
             right, errors weighing what they are, 1/2 for chance; `count`, `num_frames`. What is not defined, as all
             scores of nothing, is None; curves of nothing are empty.
