@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -26,6 +26,16 @@ class Uncertainty:
     class_entropy: np.ndarray
     instance_disagreement: np.ndarray
     agreement: dict[tuple[int, int], float] = field(default_factory=dict)
+
+    @classmethod
+    def none(cls, size: tuple[int, ...]) -> Uncertainty:
+        """Of a frame (H, W) of which everything is known; without segments."""
+        return cls(np.zeros(size, np.float32), np.zeros(size, np.float32))
+
+    def outside(self, known: np.ndarray, segments: Iterable[tuple[int, int]]) -> Uncertainty:
+        """This outside of what is known: pixels (H, W) bool; segments of which nothing is told are agreed on."""
+        entropy, disagreement = (v * ~known for v in (self.class_entropy, self.instance_disagreement))
+        return Uncertainty(entropy, disagreement, {**dict.fromkeys(segments, 1.0), **self.agreement})
 
 
 @dataclass

@@ -181,6 +181,8 @@ class VideoPredictor:
         result = self._to_frame(probabilities, ids, request)
         if together is not None:
             result.uncertainty = self._uncertainty(together, codes, ids, request.box)
+        elif self.num_samples > 1:  # all is known
+            result.uncertainty = Uncertainty.none(request.frame.shape[:2])
         if request.known is not None:
             result = request.known.over(result, model.label_spec)
         self.frame_index += 1
