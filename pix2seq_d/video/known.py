@@ -70,7 +70,7 @@ class KnownMap:
         uncertainty = result.uncertainty
         if uncertainty is not None:
             segments = np.unique(np.stack([class_map[whole], instance_map[whole]]), axis=1).T.tolist()
-            uncertainty = uncertainty.outside(whole, [(class_id, i) for class_id, i in segments])
+            uncertainty = uncertainty.outside(of_class, whole, [(class_id, i) for class_id, i in segments])
         return PanopticMap(class_map, instance_map, confidence, uncertainty)
 
 

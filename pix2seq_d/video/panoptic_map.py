@@ -32,10 +32,16 @@ class Uncertainty:
         """Of a frame (H, W) of which everything is known; without segments."""
         return cls(np.zeros(size, np.float32), np.zeros(size, np.float32))
 
-    def outside(self, known: np.ndarray, segments: Iterable[tuple[int, int]]) -> Uncertainty:
-        """This outside of what is known: pixels (H, W) bool; segments of which nothing is told are agreed on."""
-        entropy, disagreement = (v * ~known for v in (self.class_entropy, self.instance_disagreement))
-        return Uncertainty(entropy, disagreement, {**dict.fromkeys(segments, 1.0), **self.agreement})
+    def outside(self, of_class: np.ndarray, of_object: np.ndarray, segments: Iterable[tuple[int, int]]) -> Uncertainty:
+        """This outside of what is known; segments of which nothing is told are agreed on.
+
+        Args:
+            of_class: (H, W) bool, where the class is known.
+            of_object: (H, W) bool, where the object is known, or that there is none.
+            segments: (class id, instance id) of what is known.
+        """
+        agreement = {**dict.fromkeys(segments, 1.0), **self.agreement}
+        return Uncertainty(self.class_entropy * ~of_class, self.instance_disagreement * ~of_object, agreement)
 
 
 @dataclass

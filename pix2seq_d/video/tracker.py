@@ -21,7 +21,7 @@ from pix2seq_d.diffusion.samplers import SAMPLERS, Callback
 from pix2seq_d.diffusion.schedule import SCHEDULES
 from pix2seq_d.models.pix2seq_d import Pix2SeqD
 from pix2seq_d.video.code_denoiser import CodeDenoiser
-from pix2seq_d.video.consensus import Consensus, find_consensus
+from pix2seq_d.video.consensus import Consensus, find_consensus, normalised_entropy
 from pix2seq_d.video.decode import CodeProbabilities, code_probabilities, enlarge
 from pix2seq_d.video.known import KnownCodes, KnownMap, code_penalty
 from pix2seq_d.video.panoptic_map import PanopticMap, Uncertainty
@@ -232,9 +232,12 @@ class VideoPredictor:
         )
 
     def _uncertainty(self, together: Consensus, codes: Tensor, ids: np.ndarray, box: Letterbox) -> Uncertainty:
-        """Of the frame; `codes` (G, h, w) are those of the prediction."""
-        planes = torch.stack([together.class_entropy, together.disagreement()]).float()
-        entropy, disagreement = enlarge(planes, box).cpu().numpy()
+        """Of the frame; `codes` (G, h, w) are those of the prediction.
+
+        The entropy is that of the frame's pixels: between two certain pixels of the mask a border is uncertain.
+        """
+        entropy = normalised_entropy(enlarge(together.classes, box)).float().cpu().numpy()
+        disagreement = enlarge(together.disagreement()[None], box)[0].float().cpu().numpy()
         agreement = together.agreement(codes)
         by_segment = {(c - 1, int(ids[c, i])): share for (c, i), share in agreement.items()}
         return Uncertainty(entropy, disagreement, by_segment)

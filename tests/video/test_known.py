@@ -134,9 +134,9 @@ def test_what_is_known_is_not_uncertain() -> None:
     result.uncertainty = Uncertainty(half, half, {(CAR, 9): 0.3, (SKY, 0): 0.9})
     uncertainty = DRAWN.over(result, SPEC).uncertainty
     assert uncertainty is not None
-    for values in (uncertainty.class_entropy, uncertainty.instance_disagreement):
-        assert values[::2, ::2].tolist() == [[0, 0, 0, 0.5], [0, 0, 0, 0.5]]
-        assert values.dtype == np.float32
+    assert uncertainty.class_entropy[::2, ::2].tolist() == [[0, 0, 0, 0.5], [0, 0, 0, 0]]
+    assert uncertainty.instance_disagreement[::2, ::2].tolist() == [[0, 0, 0, 0.5], [0, 0, 0, 0.5]]
+    assert uncertainty.class_entropy.dtype == uncertainty.instance_disagreement.dtype == np.float32
     certain = {(CAR, 70): 1.0, (PERSON, 5): 1.0, (ROAD, 0): 1.0}
     assert uncertainty.agreement == {(CAR, 9): 0.3, (SKY, 0): 0.9, **certain}
 
