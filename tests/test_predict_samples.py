@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from predict_runs import SIZES, picture, run, write_frames, written
 
+from pix2seq_d import __main__ as entry
 from pix2seq_d.data.formats import read_kitti_step, read_png
 from pix2seq_d.models.pix2seq_d import Pix2SeqD
 from pix2seq_d.result_files import read_segments
@@ -71,6 +73,25 @@ def test_one_sample_after_several_leaves_nothing_of_them(tiny_model: Build, tmp_
     run(predictor(tiny_model, num_samples=1), frames, out, overwrite=True)
     run(predictor(tiny_model, num_samples=1), frames, tmp_path / "alone")
     assert written(out) == written(tmp_path / "alone")
+
+
+def test_the_command(tiny_model: Build, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    frames, out = write_frames(tmp_path / "in", 1), tmp_path / "out"
+    tiny_model().save_pretrained(tmp_path / "model")
+
+    def infer(num_samples: int) -> int:
+        places = ["--input", frames, "--output_folder", out, "--checkpoint", tmp_path / "model", "--device", "cpu"]
+        options = ["--num_steps", 1, "--animation", "none", "--report", "--num_samples", num_samples]
+        return entry.main([str(a) for a in ("infer", *places, *options)])
+
+    assert infer(2) == 0
+    assert json.loads((out / "inference.json").read_text())["settings"]["num_samples"] == 2
+    assert {"uncertainty/a/8.png", "segments/a/8.json", "confidence/a/8.png"} <= set(written(out))
+    assert '"uncertainty-R"' in (out / "report.html").read_text()
+    assert infer(3) == 1
+    assert "holds results of other settings (num_samples 2 -> 3)" in capsys.readouterr().err
+    assert infer(0) == 1
+    assert "num_samples: expected at least 1, got 0" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_stills(tiny_model: Build, tmp_path: Path) -> None:
