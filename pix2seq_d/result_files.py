@@ -236,10 +236,15 @@ def read_segments(path: Path) -> list[dict[str, Any]]:
     """
     keys = {"class_id": int, "class": str, "instance_id": int, "area": int, "score": float, "agreement": float}
     try:
-        segments = json.loads(path.read_text("utf-8"))["segments"]
-        return [{key: kind(segment[key]) for key, kind in keys.items()} for segment in segments]
-    except (ValueError, TypeError, KeyError) as error:
+        told = json.loads(path.read_text("utf-8"))["segments"]
+        segments = [{key: kind(segment[key]) for key, kind in keys.items()} for segment in told]
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
         raise DataError(f"{path}: expected the segments of a frame, found none that can be read ({error})") from None
+    for segment in segments:
+        for key in ("score", "agreement"):
+            if not 0 <= segment[key] <= 1:  # nor NaN
+                raise DataError(f"{path}: expected {key} in [0, 1], found {segment[key]}")
+    return segments
 
 
 def _segments_json(result: PanopticMap, spec: LabelSpec) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +93,17 @@ def test_what_is_not_written_any_more_is_removed(tmp_path: Path) -> None:
 def test_broken_segments(tmp_path: Path, text: str) -> None:
     (tmp_path / "0.json").write_text(text)
     with pytest.raises(DataError, match=r"0\.json: expected the segments of a frame, found none that can be read"):
+        read_segments(tmp_path / "0.json")
+
+
+def test_segments_out_of_range(tmp_path: Path) -> None:
+    segment = {"class_id": 0, "class": "road", "instance_id": 0, "area": 3, "score": 0.5, "agreement": 0.5}
+    for key, value in (("score", 1.5), ("agreement", math.nan)):
+        (tmp_path / "0.json").write_text(json.dumps({"segments": [segment | {key: value}]}))
+        with pytest.raises(DataError, match=rf"0\.json: expected {key} in \[0, 1\], found {value}"):
+            read_segments(tmp_path / "0.json")
+    (tmp_path / "0.json").write_text(json.dumps({"segments": [segment | {"area": math.inf}]}))
+    with pytest.raises(DataError, match=r"none that can be read"):
         read_segments(tmp_path / "0.json")
 
 
