@@ -168,7 +168,7 @@ def main() -> None:
     parser.add_argument("--split", default="val")
     parser.add_argument("--num_sequences", type=int, default=5)
     parser.add_argument("--num_frames", type=int, default=8)
-    parser.add_argument("--num_samples", type=int, nargs="+", default=[1, 2, 4, 8])
+    parser.add_argument("--num_samples", type=int, nargs="*", default=[1, 2, 4, 8])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--curves", type=Path, metavar="PNG")
     parser.add_argument(
