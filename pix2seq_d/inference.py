@@ -47,6 +47,10 @@ def add_inference_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--stop_unchanged", type=float, metavar="S", help="end a frame where this share of pixels keeps its code")
     add("--step_grid", type=Path, metavar="JSON", help="times of the steps, see docs/sampling.md (default: uniform)")
+    text = (
+        "maps drawn of every frame; above 1 the consensus is the map, and uncertainty/ and segments/ say how sure it is"
+    )
+    add("--num_samples", type=int, default=1, metavar="N", help=f"{text} (default: 1)")
     add("--min_pixels", type=int, metavar="P", help="drop segments of fewer pixels (default: the model's)")
     add("--seed", type=int, default=0, metavar="S", help="of the starting noise (default: 0)")
     add("--device", metavar="NAME", help='"cpu", "cuda", "cuda:1", ... (default: a GPU if there is one)')
@@ -84,6 +88,7 @@ def run_inference(arguments: argparse.Namespace) -> None:
         "min_pixels",
         "t_start_next",
         "stop_unchanged",
+        "num_samples",
         "seed",
     )
     chosen = {name: getattr(arguments, name) for name in names}

@@ -64,6 +64,7 @@ class Pix2SeqDPipeline:
         min_pixels: int | None = None,
         t_start_next: float = 1.0,
         stop_unchanged: float | None = None,
+        step_grid: Sequence[float] | None = None,
         num_samples: int = 1,
         history_guidance: float = 0.0,
         only_classes: Sequence[int] = (),
@@ -84,6 +85,7 @@ class Pix2SeqDPipeline:
             min_pixels=min_pixels,
             t_start_next=t_start_next,
             stop_unchanged=stop_unchanged,
+            step_grid=step_grid,
             num_samples=num_samples,
             history_guidance=history_guidance,
             only_classes=only_classes,
@@ -103,6 +105,7 @@ class Pix2SeqDPipeline:
         min_pixels: int | None = None,
         t_start_next: float = 1.0,
         stop_unchanged: float | None = None,
+        step_grid: Sequence[float] | None = None,
         num_samples: int = 1,
         history_guidance: float = 0.0,
         only_classes: Sequence[int] = (),
@@ -126,6 +129,7 @@ class Pix2SeqDPipeline:
             min_pixels: smallest segment kept, in pixels of the frame.
             t_start_next: time at which later frames start, 1 = from noise.
             stop_unchanged: share of pixels that stay the same that ends a frame's steps.
+            step_grid: knots of the steps' times (`read_step_grid` reads a file of them); None = uniform.
             num_samples: maps drawn of every frame; with several, the results tell where they differ.
             history_guidance: weight of guidance by the past maps.
             only_classes: train ids of the classes to keep; empty = all.
@@ -153,6 +157,7 @@ class Pix2SeqDPipeline:
             min_pixels=min_pixels,
             t_start_next=t_start_next,
             stop_unchanged=stop_unchanged,
+            step_grid=step_grid,
             num_samples=num_samples,
             history_guidance=history_guidance,
             only_classes=only_classes,

@@ -94,6 +94,7 @@ def test_every_setting_of_the_predictor_is_reached(pipeline: Pix2SeqDPipeline, m
         "min_pixels": 5,
         "t_start_next": 0.5,
         "stop_unchanged": 0.9,
+        "step_grid": (1.0, 0.7, 0.0),
         "num_samples": 2,
         "history_guidance": 0.5,
         "only_classes": (13, 0),

@@ -21,7 +21,7 @@ from pix2seq_d.diffusion.samplers import SAMPLERS, Callback
 from pix2seq_d.diffusion.schedule import SCHEDULES, check_knots
 from pix2seq_d.models.pix2seq_d import Pix2SeqD
 from pix2seq_d.video.code_denoiser import CodeDenoiser
-from pix2seq_d.video.consensus import Consensus, find_consensus
+from pix2seq_d.video.consensus import Consensus, find_consensus, normalised_entropy
 from pix2seq_d.video.decode import CodeProbabilities, code_probabilities, enlarge
 from pix2seq_d.video.known import KnownCodes, KnownMap, code_penalty
 from pix2seq_d.video.panoptic_map import PanopticMap, Uncertainty
@@ -184,6 +184,8 @@ class VideoPredictor:
         result = self._to_frame(probabilities, ids, request)
         if together is not None:
             result.uncertainty = self._uncertainty(together, codes, ids, request.box)
+        elif self.num_samples > 1:  # all is known
+            result.uncertainty = Uncertainty.none(request.frame.shape[:2])
         if request.known is not None:
             result = request.known.over(result, model.label_spec)
         self.frame_index += 1
@@ -233,9 +235,12 @@ class VideoPredictor:
         )
 
     def _uncertainty(self, together: Consensus, codes: Tensor, ids: np.ndarray, box: Letterbox) -> Uncertainty:
-        """Of the frame; `codes` (G, h, w) are those of the prediction."""
-        planes = torch.stack([together.class_entropy, together.disagreement()]).float()
-        entropy, disagreement = enlarge(planes, box).cpu().numpy()
+        """Of the frame; `codes` (G, h, w) are those of the prediction.
+
+        The entropy is that of the frame's pixels: between two certain pixels of the mask a border is uncertain.
+        """
+        entropy = normalised_entropy(enlarge(together.classes, box)).float().cpu().numpy()
+        disagreement = enlarge(together.disagreement()[None], box)[0].float().cpu().numpy()
         agreement = together.agreement(codes)
         by_segment = {(c - 1, int(ids[c, i])): share for (c, i), share in agreement.items()}
         return Uncertainty(entropy, disagreement, by_segment)

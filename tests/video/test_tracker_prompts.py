@@ -193,6 +193,16 @@ def test_several_samples_tell_where_they_differ(tiny_model: Build) -> None:
     assert predictor(tiny_model()).step(random_frame()).uncertainty is None
 
 
+def test_a_border_between_certain_pixels_is_uncertain() -> None:
+    """The entropy is that of the probabilities at the frame's size, as the confidence is."""
+    told = predictor(scripted(PICTURE), num_samples=2).step(FRAME)
+    assert told.uncertainty is not None
+    entropy, edges = told.uncertainty.class_entropy, np.diff(told.class_map.astype(int), axis=1) != 0
+    beside = np.pad(edges, ((0, 0), (1, 0))) | np.pad(edges, ((0, 0), (0, 1)))
+    assert entropy[beside].mean() > 0.1
+    assert entropy.min() < 0.01
+
+
 def test_samples_that_agree_are_the_single_one() -> None:
     """A model that says the same whatever the noise."""
     many, one = predictor(scripted(PICTURE), num_samples=3), predictor(scripted(PICTURE))
