@@ -5,7 +5,12 @@ gamma (B,) is broadcast over (B, ...) here, nowhere else.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
+
+Generators = torch.Generator | Sequence[torch.Generator] | None  # one for the batch, or one per sample
 
 
 def broadcast(gamma: Tensor, x: Tensor) -> Tensor:

@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from pix2seq_d.diffusion.process import eps_from_x0
+from pix2seq_d.diffusion.process import Generators, eps_from_x0
 from pix2seq_d.diffusion.schedule import Schedule, log_snr, time_grid
 
 Denoise = Callable[[Tensor, Tensor, Tensor | None], Tensor]
@@ -40,7 +40,7 @@ def sample_ddim(
     t_start: float = 1.0,
     clip: float | None = None,
     stop_unchanged: float | None = None,
-    generator: torch.Generator | None = None,
+    generator: Generators = None,
     callback: Callback | None = None,
 ) -> Tensor:
     """DDIM (arXiv 2010.02502, eq. 12 with sigma = 0) in the form of Bit Diffusion's Algorithm 2.
@@ -78,7 +78,7 @@ def sample_dpmpp_2m(
     t_start: float = 1.0,
     clip: float | None = None,
     stop_unchanged: float | None = None,
-    generator: torch.Generator | None = None,
+    generator: Generators = None,
     callback: Callback | None = None,
 ) -> Tensor:
     """DPM-Solver++(2M) (arXiv 2211.01095, Algorithm 2): DDIM with the estimate extrapolated to the middle of the step.
@@ -111,12 +111,13 @@ def sample_ddpm(
     t_start: float = 1.0,
     clip: float | None = None,
     stop_unchanged: float | None = None,
-    generator: torch.Generator | None = None,
+    generator: Generators = None,
     callback: Callback | None = None,
 ) -> Tensor:
     """Ancestral sampling from the posterior q(x_s | x_t, x0) (DDPM, arXiv 2006.11239, eq. 7) on `time_grid`.
 
-    Arguments, result and errors as `sample_ddim`; `generator` draws the noise of each step.
+    Arguments, result and errors as `sample_ddim`; `generator` draws the noise of each step, a
+    sequence each sample's from its own.
     """
 
     def advance(x_t: Tensor, x0: Tensor, step: Step) -> Tensor:
@@ -139,14 +140,15 @@ def sample_renoise(
     t_start: float = 1.0,
     clip: float | None = None,
     stop_unchanged: float | None = None,
-    generator: torch.Generator | None = None,
+    generator: Generators = None,
     callback: Callback | None = None,
 ) -> Tensor:
     """Every step noises the x0 estimate anew (consistency models, arXiv 2303.01469, Algorithm 1).
 
     Nothing of a pixel's old noise survives, only what the denoiser made of it, so the pixels of an object come to agree
     on its code. Not a sampler of the exact distribution: estimates are means, and the likelier code wins too often.
-    Arguments, result and errors as `sample_ddim`; `generator` draws the noise of each step.
+    Arguments, result and errors as `sample_ddim`; `generator` draws the noise of each step, a
+    sequence each sample's from its own.
     """
 
     def advance(x_t: Tensor, x0: Tensor, step: Step) -> Tensor:
@@ -192,7 +194,10 @@ def _ddim_step(x_t: Tensor, x0: Tensor, step: Step) -> Tensor:
     return step.gamma_next.sqrt() * x0 + (1 - step.gamma_next).sqrt() * eps
 
 
-def _noise_like(x: Tensor, generator: torch.Generator | None) -> Tensor:
+def _noise_like(x: Tensor, generator: Generators) -> Tensor:
+    if isinstance(generator, Sequence):
+        parts = [torch.randn(x.shape[1:], generator=g, device=g.device, dtype=x.dtype) for g in generator]
+        return torch.stack(parts).to(x.device)
     return torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
 
 
