@@ -133,7 +133,7 @@ def _aligned(model: Pix2SeqD, predicted: Tensor, true: Tensor, clip: Tensor) -> 
     false: np.ndarray | None = None
     for own, truth in zip(predicted.numpy(), true.cpu().numpy()):
         own[1] = align_codes(own, truth, taken=taken, num_codes=model.num_instance_codes, false=false)
-        false = own * ~np.isin(own[1], list(taken))
+        false = np.where(np.isin(own[1], list(taken)), 0, own)
     return predicted
 
 
