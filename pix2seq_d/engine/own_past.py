@@ -159,15 +159,14 @@ def align_codes(
     labels, classes, codes = number_segments(*predicted)
     new = np.zeros(len(codes), np.int64)
     for reference in (true,) if false is None else (true, false):
-        open_ = np.where(new[labels] > 0, 0, labels)
-        segment, code = match_segments(open_, classes, reference)
-        new[segment] = code
+        unmatched = np.where(new[labels] > 0, 0, labels)
+        segments, found = match_segments(unmatched, classes, reference)
+        new[segments] = found
     held = taken.union(new.tolist(), () if false is None else np.unique(false[1]).tolist())
     free = [c for c in range(1, num_codes + 1) if c not in held]
-    for segment in np.flatnonzero(new[1:] == 0) + 1:
-        if free:
-            first = next((k for k, c in enumerate(free) if c >= codes[segment]), 0)
-            new[segment] = free.pop(first)
+    for number in (np.flatnonzero(new[1:] == 0) + 1)[: len(free)]:
+        first = next((k for k, c in enumerate(free) if c >= codes[number]), 0)
+        new[number] = free.pop(first)
     return new[labels]
 
 
