@@ -154,7 +154,8 @@ def sample_renoise(
 
     Nothing of a pixel's old noise survives, only what the denoiser made of it, so the pixels of an object come to agree
     on its code. Not a sampler of the exact distribution: estimates are means, and the likelier code wins too often.
-    Arguments, result and errors as `sample_ddim`; `generator` draws the noise of each step.
+    Arguments, result and errors as `sample_ddim`; `generator` draws the noise of each step, a sequence of one per
+    sample that of each sample by itself.
     """
 
     def advance(x_t: Tensor, x0: Tensor, step: Step) -> Tensor:
