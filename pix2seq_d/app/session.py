@@ -164,10 +164,10 @@ class Session:
         return sorted(found, key=lambda segment: -segment.share)
 
     def new_object(self) -> int:
-        """An instance id that no frame has."""
-        used = [result.instance_map for result in self.results] + [edit.instance_map for edit in self.edits.values()]
-        highest = max((int(ids.max()) for ids in used), default=0)
-        return min(highest + 1, LABEL_DIVISOR - 1)
+        """An instance id that no frame has, and no object that is out of sight."""
+        maps = [result.instance_map for result in self.results] + [edit.instance_map for edit in self.edits.values()]
+        used = [int(ids.max()) for ids in maps] + [predictor.tracks.last_id for predictor in self._starts]
+        return min(max(used, default=0) + 1, LABEL_DIVISOR - 1)
 
     def paint(self, index: int, mask: np.ndarray, target: tuple[int, int]) -> None:
         """Gives pixels of a predicted frame to a segment; propagating takes it as known.

@@ -131,6 +131,5 @@ def _chip(spec: LabelSpec, segment: Segment) -> str:
     name = html.escape(name_of(spec, segment.class_id, segment.instance_id))
     sure = "" if segment.confidence is None else f", {segment.confidence:.0%} sure"
     return (
-        f'<li><i style="background: rgb({red} {green} {blue})"></i>{name} '
-        f"<small>{segment.share:.1%}{sure}</small></li>"
+        f'<li><i style="background: rgb({red} {green} {blue})"></i>{name} <small>{segment.share:.1%}{sure}</small></li>'
     )
