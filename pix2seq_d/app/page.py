@@ -61,7 +61,10 @@ class Page:
             self.session = gr.State(time_to_live=SESSION_SECONDS)
             self.folder = gr.State()  # of the zip; goes with the session
             self.corrected = gr.State(-1)  # index of the frame in the editor, -1 = none
-            gr.HTML("<h1>pix2seq_d</h1><p>Panoptic segmentation of images and video by diffusion on analog bits.</p>")
+            gr.HTML(
+                "<h1>pix2seq_d</h1><p>Panoptic segmentation of images and video by diffusion on analog bits.</p>",
+                padding=False,
+            )
             with gr.Row(equal_height=False):
                 with gr.Column(scale=1, min_width=280):
                     self._make_controls()
@@ -109,15 +112,13 @@ class Page:
     def _make_controls(self) -> None:
         gr = self.gr
         self.files = gr.File(
-            label=f"Images or one video, up to {self.max_frames} frames", file_count="multiple", height=130
+            label=f"Images or one video, up to {self.max_frames} frames", file_count="multiple", height=160
         )
         self.example = gr.Button("Example clip", size="sm")
         model = self.model
         self.num_steps = gr.Slider(1, MAX_STEPS, model.num_steps, step=1, label="Steps, first frame")
         self.num_steps_next = gr.Slider(1, MAX_STEPS, model.num_steps_next, step=1, label="Steps, later frames")
-        self.num_samples = gr.Slider(
-            1, MAX_SAMPLES, 1, step=1, label="Samples", info="Several show where the model is unsure; time grows alike."
-        )
+        self.num_samples = gr.Slider(1, MAX_SAMPLES, 1, step=1, label="Samples of every frame")
         self.seed = gr.Number(0, label="Seed", precision=0, minimum=0)
         with gr.Row():
             self.run = gr.Button("Run", variant="primary", min_width=120)
@@ -126,9 +127,15 @@ class Page:
 
     def _make_stage(self) -> None:
         gr = self.gr
-        self.status = gr.HTML(status_html("Loading the example clip ..."))
+        self.status = gr.HTML(status_html("Loading the example clip ..."), padding=False)
         with gr.Column(elem_classes="plain") as self.viewer:
-            self.layer = gr.Radio(LAYERS, value=LAYERS[0], label="Layer", show_label=False, container=False)
+            self.layer = gr.Radio(
+                [(name.capitalize(), name) for name in LAYERS],
+                value=LAYERS[0],
+                label="Layer",
+                show_label=False,
+                container=False,
+            )
             self.picture = gr.Image(
                 label="Frame",
                 show_label=False,
@@ -138,7 +145,7 @@ class Page:
                 elem_id="stage",
             )
             self.frame = gr.Slider(1, 2, 1, step=1, label="Frame", interactive=False, buttons=[])
-            self.segments = gr.HTML()
+            self.segments = gr.HTML(padding=False)
             self.correct = gr.Button("Correct this frame", size="sm", interactive=False)
         with gr.Column(elem_classes="plain", visible=False) as self.workbench:
             self.target = gr.Dropdown([], label="Paint as", interactive=True)
@@ -274,7 +281,7 @@ class Page:
         shown[self.frame] = self.gr.update(value=progress.index + 1)
         if progress.estimate is not None:
             text = f"{where}, step {progress.step} of {progress.num_steps}"
-            return {**shown, self.status: status_html(text), self.picture: draw_estimate(session, progress)}
+            return {**shown, self.status: status_html(text), self.picture: draw_estimate(session, progress, layer)}
         return {
             **shown,
             self.status: status_html(where),

@@ -14,7 +14,7 @@ from pix2seq_d.visualize import overlay
 
 LAYERS = ("overlay", "panoptic", "instance", "uncertainty", "frame")
 LEAST_WIDTH, MOST_WIDTH = 960, 1280  # of a picture; smaller frames are enlarged by a whole factor
-_LABEL_SIZE = 15  # of names on a picture, in pixels
+_LABEL_SIZE = 13  # of numbers on a picture, in pixels
 _HEAT = np.array([255, 45, 85], np.float32)
 
 
@@ -36,44 +36,47 @@ def draw_frame(session: Session, index: int, layer: str) -> np.ndarray:
         return frame
     if layer == "uncertainty":
         return _heat(frame, _nearest(session.uncertainty(index), size))
-    class_map, instance_map = (_nearest(values, size) for values in maps)
-    if layer == "overlay":
-        return overlay(frame, class_map, instance_map, session.spec)
-    colour = {"panoptic": colour_panoptic, "instance": colour_instances}[layer]
-    return colour(class_map, instance_map, session.spec)
+    return _draw_maps(frame, maps, layer, session.spec)
 
 
-def draw_estimate(session: Session, progress: Progress) -> np.ndarray:
+def draw_estimate(session: Session, progress: Progress, layer: str) -> np.ndarray:
     """What the sampler takes for the map of a frame by now."""
     assert progress.estimate is not None
-    size = view_size(session.clip.size)
-    return colour_panoptic(*(_nearest(values, size) for values in progress.estimate), session.spec)
+    frame = resize_picture(session.clip.frames[progress.index], view_size(session.clip.size))
+    return _draw_maps(frame, progress.estimate, layer, session.spec)
+
+
+def _draw_maps(frame: np.ndarray, maps: tuple[np.ndarray, np.ndarray], layer: str, spec: LabelSpec) -> np.ndarray:
+    """At the size of the frame; the panoptic map where the layer is not one of maps."""
+    class_map, instance_map = (_nearest(values, frame.shape) for values in maps)
+    if layer == "overlay":
+        return overlay(frame, class_map, instance_map, spec)
+    return (colour_instances if layer == "instance" else colour_panoptic)(class_map, instance_map, spec)
 
 
 def draw_to_correct(session: Session, index: int) -> np.ndarray:
-    """The overlay with the names of its objects."""
+    """The overlay with the numbers of its objects above them."""
     picture = draw_frame(session, index, "overlay")
     maps = session.maps(index)
     assert maps is not None
     for segment in session.segments(index):
         if segment.instance_id:
             rows, columns = np.nonzero((maps[0] == segment.class_id) & (maps[1] == segment.instance_id))
-            shares = np.median(rows) / maps[0].shape[0], np.median(columns) / maps[0].shape[1]
-            _write(picture, name_of(session.spec, segment.class_id, segment.instance_id), shares)
+            height, width = maps[0].shape
+            _write(picture, str(segment.instance_id), rows.min() / height, (columns.mean() + 0.5) / width)
     return picture
 
 
-def _write(picture: np.ndarray, text: str, place: tuple[float, float]) -> None:
-    """Text on white around a place, given as shares of height and width, inside the picture."""
+def _write(picture: np.ndarray, text: str, bottom: float, centre: float) -> None:
+    """Text on white that stands on a height, around a column, given as shares of the picture; it stays inside."""
     label = text_picture(text, size=_LABEL_SIZE)[: picture.shape[0], : picture.shape[1]]
-    top, left = (
-        int(np.clip(share * whole - part / 2, 0, whole - part))
-        for share, whole, part in zip(place, picture.shape, label.shape)
-    )
-    picture[top : top + label.shape[0], left : left + label.shape[1]] = label
+    height, width = label.shape[:2]
+    top = int(np.clip(bottom * picture.shape[0] - height - 2, 0, picture.shape[0] - height))
+    left = int(np.clip(centre * picture.shape[1] - width / 2, 0, picture.shape[1] - width))
+    picture[top : top + height, left : left + width] = label
 
 
-def _nearest(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def _nearest(values: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
     rows, columns = (((np.arange(n) + 0.5) * old / n).astype(int) for n, old in zip(size, values.shape))
     return values[np.ix_(rows, columns)]
 
