@@ -1,4 +1,4 @@
-"""`python -m pix2seq_d COMMAND`: download, check, train, plot, infer, evaluate, report, export, save."""
+"""`python -m pix2seq_d COMMAND`: download, check, train, plot, ema, infer, evaluate, report, export, save."""
 
 import argparse
 import sys
@@ -15,6 +15,7 @@ from pix2seq_d.commands import (
     run_save,
     run_train,
 )
+from pix2seq_d.commands_ema import add_ema_arguments, run_ema
 from pix2seq_d.commands_plot import add_plot_arguments, run_plot
 from pix2seq_d.commands_report import add_report_arguments, run_report
 from pix2seq_d.evaluation import add_evaluation_arguments, run_evaluation
@@ -42,6 +43,9 @@ def main(arguments: list[str] | None = None) -> int:
     plot = commands.add_parser("plot", help="draw the curves of a training run")
     add_plot_arguments(plot)
     plot.set_defaults(run=run_plot)
+    ema = commands.add_parser("ema", help="make an average of another width after a training run")
+    add_ema_arguments(ema)
+    ema.set_defaults(run=run_ema)
     infer = commands.add_parser("infer", help="predict a folder of frames")
     add_inference_arguments(infer)
     infer.set_defaults(run=run_inference)

@@ -198,6 +198,9 @@ class TrainConfig:
         beta2: second-moment decay of AdamW.
         clip_norm: gradient norm limit.
         ema_decay: final decay of the averaged weights.
+        post_hoc_ema: relative widths of further averages, at least two (0.05 0.1), of whose snapshots
+            `python -m pix2seq_d ema` makes others after the run; [] = none.
+        post_hoc_every: steps between these snapshots, a multiple of save_every.
         precision: "no" (float32), "bf16" or "fp16".
         seed: of weights, noise, data order and augmentation.
         log_every: steps between log lines.
@@ -227,6 +230,8 @@ class TrainConfig:
     beta2: float = 0.999
     clip_norm: float = 1.0
     ema_decay: float = 0.999
+    post_hoc_ema: tuple[float, ...] = ()
+    post_hoc_every: int = 1000
     precision: Literal["no", "bf16", "fp16"] = "no"
     seed: int = 0
     log_every: int = 10

@@ -32,15 +32,23 @@ from pix2seq_d.config import RunConfig, TrainConfig
 from pix2seq_d.data.formats import write_bytes, write_image
 from pix2seq_d.data.loader_faults import OpenedFiles
 from pix2seq_d.engine import checkpoint
-from pix2seq_d.engine.ema import build_ema
+from pix2seq_d.engine.ema import WholeEMA, build_ema
 from pix2seq_d.engine.handover import copy_weights
 from pix2seq_d.engine.health import explain
 from pix2seq_d.engine.interrupts import StopSignals
 from pix2seq_d.engine.optim import build_optimizer
+from pix2seq_d.engine.post_hoc import (
+    PowerAverages,
+    check_same_widths,
+    check_widths,
+    remove_later_snapshots,
+    write_snapshot,
+)
 from pix2seq_d.engine.runlog import RunLog
-from pix2seq_d.engine.tracking import choose_trackers, start_trackers, track, track_picture
+from pix2seq_d.engine.tables import class_rows, write_csv
+from pix2seq_d.engine.tracking import choose_trackers, start_trackers, track, track_picture, track_table
 from pix2seq_d.engine.trainer import fit, validation_is_missing
-from pix2seq_d.engine.validation import NEED_THINGS, summary, validate
+from pix2seq_d.engine.validation import NEED_THINGS, Validation, summary, validate
 from pix2seq_d.models.layers import compile_around_dropout, set_recompute
 from pix2seq_d.models.pix2seq_d import Pix2SeqD
 from pix2seq_d.models.pretrained import load_encoder_weights
@@ -65,10 +73,10 @@ def run_training(config: RunConfig) -> Path:
     resuming = config.train.resume and bool(checkpoint.list_checkpoints(run_dir))
     module = build_training_loss(config, build_model(config) if resuming else initial_model(config))
     model, optimizer = module.model, _build_optimizer(config.train, module)
-    ema = build_ema(model, decay=config.train.ema_decay).to(accelerator.device)
+    ema, others = _build_averages(config.train, model, accelerator.device)
     _switch_memory_and_speed(model, config.train)
     wrapped, optimizer = accelerator.prepare(module, optimizer)
-    accelerator.register_for_checkpointing(ema)
+    accelerator.register_for_checkpointing(*filter(None, (ema, others)))
     progress = checkpoint.Progress()
     start = checkpoint.resume(run_dir, accelerator=accelerator, config=values, progress=progress) if resuming else 0
     if start and accelerator.is_main_process:
@@ -80,7 +88,7 @@ def run_training(config: RunConfig) -> Path:
     prepared = accelerator.prepare(loader)
     redo = ("validation",) if validation_is_missing(progress, start, settings) else ()
     log = _open_log(accelerator, run_dir, values, start, redo)
-    state = _RunState(config, run_dir, accelerator, ema.ema_model, progress, log)
+    state = _RunState(config, run_dir, accelerator, ema.ema_model, others, progress, log)
     with StopSignals() as signals:
         try:
             fit(
@@ -121,11 +129,16 @@ class _RunState:
     run_dir: Path
     accelerator: Accelerator
     averaged: Pix2SeqD
+    others: PowerAverages | None
     progress: checkpoint.Progress
     log: RunLog | None
 
     def save(self, step: int) -> None:
-        """Writes a checkpoint."""
+        """Writes a checkpoint, after the snapshot of other averages where one is due."""
+        train = self.config.train
+        due = step % train.post_hoc_every == 0 or step == train.steps
+        if self.others is not None and due and self.others.updates:
+            write_snapshot(self.run_dir, step, self.others, self.accelerator)
         checkpoint.save(
             self.run_dir,
             step,
@@ -153,7 +166,8 @@ def check_numbers(config: RunConfig) -> None:
     """Refuses now what the first validation, or whoever loads the trained model, would refuse hours later.
 
     Raises:
-        ValueError: a number of steps, frames or pixels that is too small.
+        ValueError: a number of steps, frames or pixels that is too small; averages that are none, or whose snapshots
+            belong to no checkpoint.
     """
     least = {"sampling.num_steps": 1, "sampling.num_steps_next": 1, "sampling.td_steps": 0, "sampling.min_pixels": 0}
     least["train.save_every"] = 1  # the last checkpoint is what the run is for
@@ -165,6 +179,14 @@ def check_numbers(config: RunConfig) -> None:
         value = getattr(getattr(config, section), field)
         if not value >= bound:
             raise ValueError(f"{name}: expected at least {bound}, got {value}")
+    train = config.train
+    if train.post_hoc_ema:
+        check_widths(train.post_hoc_ema)
+        if train.post_hoc_every < 1 or train.post_hoc_every % train.save_every:
+            raise ValueError(
+                f"train.post_hoc_every: expected a multiple of train.save_every {train.save_every}, "
+                f"got {train.post_hoc_every}"
+            )
 
 
 def check_data(config: RunConfig) -> None:
@@ -175,13 +197,14 @@ def check_data(config: RunConfig) -> None:
     Raises:
         ValueError: they are not, naming what is missing, or they share no class with the label spec.
         OSError: they could not be fetched.
-        CheckpointError: the run is to be resumed, and its classes were others; or weights were put into its folder by
-            hand, which nothing would read.
+        CheckpointError: the run is to be resumed, and its classes or averages were others; or weights were put into
+            its folder by hand, which nothing would read.
     """
     data, model, run_dir = config.data, config.model, Path(config.train.output_dir)
     spec = build_label_spec(data)
     if config.train.resume:
         checkpoint.check_same_classes(run_dir, spec)
+        check_same_widths(run_dir, config.train.post_hoc_ema)
     if not config.train.init_from and not checkpoint.list_checkpoints(run_dir):
         checkpoint.refuse_weights_by_hand(run_dir)
     prepare_data(data)
@@ -246,13 +269,20 @@ def _build_optimizer(train: TrainConfig, module: nn.Module) -> torch.optim.Optim
     return build_optimizer(module, lr=train.lr, betas=betas, weight_decay=train.weight_decay)
 
 
+def _build_averages(train: TrainConfig, model: Pix2SeqD, device: torch.device) -> tuple[WholeEMA, PowerAverages | None]:
+    """The average of the run, and those that follow it for snapshots, if there are any."""
+    others = PowerAverages(model, train.post_hoc_ema).to(device) if train.post_hoc_ema else None
+    return build_ema(model, decay=train.ema_decay, also=others.update if others else None).to(device), others
+
+
 def _open_log(
     accelerator: Accelerator, run_dir: Path, values: dict[str, Any], start: int, redo: tuple[str, ...]
 ) -> RunLog | None:
-    """Trackers on every process, the log on the main process."""
+    """Trackers on every process, the log on the main process; what the run will write again goes."""
     start_trackers(accelerator, run_dir, values, start=start)
     if not accelerator.is_main_process:
         return None
+    remove_later_snapshots(run_dir, start)
     log = RunLog(run_dir, start=start, redo=redo, also=partial(track, accelerator))
     write_bytes(run_dir / "config.json", json.dumps(values, indent=2).encode())
     return log
@@ -266,7 +296,7 @@ def _score(
     predictor = VideoPredictor(
         model.eval(), num_steps=settings.num_steps, num_steps_next=settings.num_steps_next, seed=config.train.seed
     )
-    result, pictures = validate(
+    found = validate(
         predictor,
         build_videos(config),
         build_label_spec(config.data),
@@ -275,10 +305,20 @@ def _score(
         independent=config.loss.past_dropout_all == 1,  # it has never seen a past map
         accelerator=accelerator,
     )
-    scores = summary(result)
+    scores = summary(found.result)
     if log is not None:
         log.write("validation", step, **scores)
-        sheet = grid([[picture] for picture in pictures])
-        write_image(run_dir / "samples" / f"step-{step:08d}.png", sheet)
-        track_picture(accelerator, step, sheet)
+        _show(found, accelerator, run_dir / "samples" / f"step-{step:08d}", step)
     return scores
+
+
+def _show(found: Validation, accelerator: Accelerator, path: Path, step: int) -> None:
+    """Pictures and scores by class, into files whose names begin with `path` and to the trackers."""
+    sheet = grid([[picture] for picture in found.pictures])
+    for name, suffix, picture in (("samples", ".png", sheet), ("denoising", "-denoising.png", found.panels)):
+        if picture is not None:
+            write_image(path.with_name(path.name + suffix), picture)
+            track_picture(accelerator, step, name, picture)
+    rows = class_rows(found.result)
+    write_csv(path.with_suffix(".csv"), rows)
+    track_table(accelerator, step, "validation/classes", rows)

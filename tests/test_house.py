@@ -61,6 +61,7 @@ ROOMS = {
     "build": (6, "build"),
     "launch": (7, "commands"),
     "commands": (7, "commands"),
+    "commands_ema": (7, "commands"),
     "commands_report": (7, "commands"),
     "commands_plot": (7, "commands"),
     "evaluation": (7, "commands"),

@@ -25,6 +25,7 @@ from pix2seq_d.data.synthetic_videos import SyntheticVideos
 from pix2seq_d.engine.checkpoint import CheckpointError, list_checkpoints
 from pix2seq_d.engine.health import TrainingFault
 from pix2seq_d.engine.runlog import RunLog, read_log
+from pix2seq_d.labels import LABEL_SPECS
 from pix2seq_d.models.pix2seq_d import Pix2SeqD
 
 pytestmark = pytest.mark.usefixtures("accelerate_state")
@@ -43,7 +44,12 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_what_a_run_leaves(finished: Path) -> None:
     assert {p.name for p in finished.iterdir()} == {"checkpoints", "config.json", "log.jsonl", "model", "samples"}
     assert [p.name for p in list_checkpoints(finished)] == ["step-00000003", "step-00000002"]
-    assert files_below(finished / "samples") == {"step-00000002.png", "step-00000003.png"}
+    assert files_below(finished / "samples") == {
+        f"step-0000000{step}{suffix}" for step in (2, 3) for suffix in (".png", "-denoising.png", ".csv")
+    }
+    header, *classes = (finished / "samples" / "step-00000003.csv").read_text().splitlines()
+    assert header == "Class,PQ,SQ,RQ,TP,FP,FN,IoU"
+    assert [line.split(",")[0] for line in classes] == list(LABEL_SPECS["kitti-step"].class_names)
     kinds = [(record["kind"], record["step"]) for record in read_records(finished)]
     assert kinds == [("train", 1), ("train", 2), ("validation", 2), ("train", 3), ("validation", 3)]
     assert set(read_log(finished, "train")[0]) == {

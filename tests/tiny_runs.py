@@ -24,8 +24,9 @@ TINY_OPTIONS = (
     "--train.trackers []"
 ).split()
 
-PARITY_OPTIONS = (  # 20 steps with dropout, and a validation of three videos at the end
-    "--train.steps 20 --train.save_every 20 --train.threads 1 --model.dropout 0.1 --validation.every 20 "
+PARITY_OPTIONS = (  # 20 steps with dropout, then a snapshot of other averages, and a validation of three videos
+    "--train.steps 20 --train.save_every 20 --train.post_hoc_ema [0.05,0.1] --train.post_hoc_every 20 "
+    "--train.threads 1 --model.dropout 0.1 --validation.every 20 "
     "--validation.num_sequences 3 --validation.num_frames 2 --validation.num_steps 2 --validation.num_steps_next 1"
 ).split()
 

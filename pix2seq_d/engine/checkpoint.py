@@ -96,18 +96,18 @@ def save(
     main = accelerator.is_main_process
     faults: list[str] = []
     if main:
-        faults += _attempt(_new_folder, partial)
-    _raise_together(faults, partial, accelerator)
-    faults += _attempt(accelerator.save_state, str(partial))
+        faults += attempt(_new_folder, partial)
+    raise_together(faults, partial, accelerator)
+    faults += attempt(accelerator.save_state, str(partial))
     if main and not faults:
-        faults += _attempt(averaged.save_pretrained, partial / "model")
-    _raise_together(faults, partial, accelerator)
+        faults += attempt(averaged.save_pretrained, partial / "model")
+    raise_together(faults, partial, accelerator)
     if main:  # the files of all processes are there now
         values = {"step": step, "config": config, "progress": asdict(progress or Progress())}
-        faults += _attempt(_complete, partial, folder, values)
-    _raise_together(faults, partial, accelerator)
+        faults += attempt(_complete, partial, folder, values)
+    raise_together(faults, partial, accelerator)
     if main:
-        for fault in _attempt(_remove_others, run_dir, folder, keep):
+        for fault in attempt(_remove_others, run_dir, folder, keep):
             logger.warning("%s: older checkpoints could not be removed: %s", run_dir, fault)
     return folder
 
@@ -286,11 +286,11 @@ def _complete(partial: Path, folder: Path, values: Mapping[str, Any]) -> None:
     sizes = {name: path.stat().st_size for name, path in files.items()}
     checksums = {name: _checksum(path) for name, path in files.items()}
     for path in files.values():
-        _sync(path)
+        sync(path)
     _write_text(partial / MANIFEST, json.dumps({**values, "files": sizes, "crc32": checksums}, indent=2))
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
-    _sync(folder.parent)
+    sync(folder.parent)
 
 
 def _remove_others(run_dir: Path, newest: Path, keep: int) -> None:
@@ -301,7 +301,7 @@ def _remove_others(run_dir: Path, newest: Path, keep: int) -> None:
         shutil.rmtree(folder)
 
 
-def _attempt(function: Callable[..., Any], *arguments: Any) -> list[str]:
+def attempt(function: Callable[..., Any], *arguments: Any) -> list[str]:
     """Calls it; a list of the error, empty without one."""
     try:
         function(*arguments)
@@ -310,7 +310,7 @@ def _attempt(function: Callable[..., Any], *arguments: Any) -> list[str]:
     return []
 
 
-def _raise_together(faults: list[str], partial: Path, accelerator: Accelerator) -> None:
+def raise_together(faults: list[str], partial: Path, accelerator: Accelerator) -> None:
     """Waits for all processes; raises on every one of them what has failed on any."""
     found = gather_object(faults) if accelerator.num_processes > 1 else faults
     if not found:
@@ -325,11 +325,11 @@ def _write_text(path: Path, text: str) -> None:
     """Writes beside and renames."""
     partial = path.with_name(path.name + ".partial")
     partial.write_text(text)
-    _sync(partial)
+    sync(partial)
     partial.replace(path)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Waits until a file or folder is on the disk: a power cut must not leave the name of a checkpoint without it."""
     if os.name == "nt":
         return  # there, what is open for reading cannot be flushed

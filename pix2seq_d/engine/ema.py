@@ -1,12 +1,12 @@
-"""Averaged weights (ema-pytorch): float32, updated every step on every process, with a warm-up of the decay."""
+"""Averaged weights (ema-pytorch): float32, updated every step on every process, exponential or by a power function."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
-from ema_pytorch import EMA
+from ema_pytorch import EMA, KarrasEMA
 from torch import Tensor, nn
 
 
@@ -15,26 +15,65 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 
-class WholeEMA(EMA):
-    """An average that every process holds whole, also where the parameters of the model are sharded (FSDP2)."""
+class _WholeParameters:
+    """What makes an average that every process holds whole, also where the parameters are sharded (FSDP2)."""
 
     def get_params_iter(self, model: nn.Module) -> Iterator[tuple[str, Tensor]]:
         """Names and whole parameters; all processes have to ask for those of a sharded model together."""
-        for name, parameter in super().get_params_iter(model):
+        for name, parameter in super().get_params_iter(model):  # type: ignore[misc]
             yield name, whole(parameter)
 
 
-def build_ema(model: nn.Module, *, decay: float) -> WholeEMA:
+class WholeEMA(_WholeParameters, EMA):
+    """An exponential average; `also`, if given, is called after each of its updates."""
+
+    also: Callable[[], None] | None = None
+
+    def update(self) -> None:
+        """Takes up the weights of the model as they are now."""
+        super().update()
+        if self.also is not None:
+            self.also()
+
+
+class PowerEMA(_WholeParameters, KarrasEMA):
+    """An average over the whole run whose weights grow as a power of time (EDM2, arXiv 2312.02696, section 3.1).
+
+    The library counts the first weights for two steps; here every step counts once, as in the paper.
+    """
+
+    @property
+    def beta(self) -> float:
+        """Share of the average so far: (1 - 1/t)^(gamma + 1); 0 at the first step."""
+        return (1 - 1 / self.step.item()) ** (self.gamma + 1)
+
+
+def build_ema(model: nn.Module, *, decay: float, also: Callable[[], None] | None = None) -> WholeEMA:
     """An average of `model` whose decay grows as 1 - (step + 1)^(-2/3) up to `decay`.
 
     Build it on the unwrapped model; `ema.ema_model` is the averaged copy.
+
+    Args:
+        model: to average.
+        decay: in [0, 1).
+        also: called after each update, for averages of other kinds; None = nothing.
     """
     if not 0 <= decay < 1:
         raise ValueError(f"ema_decay: expected a number in [0, 1), got {decay}")
-    average = copy.deepcopy(model).requires_grad_(False).eval()
-    return WholeEMA(
-        model, ema_model=average, beta=decay, update_every=1, update_after_step=0, include_online_model=False
+    ema = WholeEMA(
+        model, ema_model=_copy(model), beta=decay, update_every=1, update_after_step=0, include_online_model=False
     )
+    ema.also = also
+    return ema
+
+
+def build_power_ema(model: nn.Module, *, gamma: float) -> PowerEMA:
+    """An average of `model` with weights t^gamma; build it on the unwrapped model."""
+    return PowerEMA(model, ema_model=_copy(model), gamma=gamma, update_every=1)
+
+
+def _copy(model: nn.Module) -> nn.Module:
+    return copy.deepcopy(model).requires_grad_(False).eval()
 
 
 @torch.no_grad()

@@ -1,6 +1,6 @@
-"""Trackers (TensorBoard, Weights & Biases, ...) through Accelerate: what log.jsonl gets, sample pictures, the settings.
+"""Trackers (TensorBoard, Weights & Biases, ...) through Accelerate: what log.jsonl gets, pictures, tables, settings.
 
-They are a convenience: log.jsonl holds everything, and a tracker that fails ends no training.
+They are a convenience: the run folder holds everything, and a tracker that fails ends no training.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import numpy as np
 from accelerate import Accelerator
 from accelerate.tracking import GeneralTracker, get_available_trackers
 from accelerate.utils import LoggerType
+
+from pix2seq_d.engine.tables import percent
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +58,10 @@ def start_trackers(accelerator: Accelerator, run_dir: Path, settings: Mapping[st
         options["tensorboard"] = {"purge_step": start + 1}
     flat = {f"{section}.{key}": _plain(v) for section, values in settings.items() for key, v in values.items()}
     accelerator.init_trackers(PROJECT, config=flat, init_kwargs=options)
+    for tracker in accelerator.trackers if accelerator.is_main_process else ():
+        takes = {"pictures": _takes_pictures(tracker), "tables": _takes_tables(tracker)}
+        if missing := [kind for kind, taken in takes.items() if not taken]:
+            logger.info("tracker %s takes no %s: see %s", tracker.name, " and no ".join(missing), run_dir / "samples")
 
 
 def track(accelerator: Accelerator, kind: str, step: int, values: Mapping[str, Any]) -> None:
@@ -65,17 +71,58 @@ def track(accelerator: Accelerator, kind: str, step: int, values: Mapping[str, A
         _each(accelerator, lambda tracker: tracker.log(numbers, step=step))
 
 
-def track_picture(accelerator: Accelerator, step: int, picture: np.ndarray) -> None:
+def track_picture(accelerator: Accelerator, step: int, name: str, picture: np.ndarray) -> None:
     """Hands an (H, W, 3) uint8 picture over to the trackers that take any."""
 
     def show(tracker: GeneralTracker) -> None:
-        if not hasattr(tracker, "log_images"):
+        if not _takes_pictures(tracker):
             return
         layout = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
         value = picture if tracker.name == "aim" else picture[None]  # the others take several at a time
-        tracker.log_images({"samples": value}, step=step, **layout)
+        tracker.log_images({name: value}, step=step, **layout)
 
     _each(accelerator, show)
+
+
+def track_table(accelerator: Accelerator, step: int, name: str, rows: Sequence[Sequence[Any]]) -> None:
+    """Hands a table over to the trackers that take any, TensorBoard as text.
+
+    Args:
+        accelerator: with its trackers.
+        step: steps done.
+        name: of the table.
+        rows: the header, then numbers, names and None where there is no value; fractions are percents in text.
+    """
+
+    def show(tracker: GeneralTracker) -> None:
+        if hasattr(tracker, "log_table"):
+            header, *data = map(list, rows)
+            tracker.log_table(name, columns=header, data=data, step=step)
+        elif _takes_tables(tracker):
+            tracker.log({name: markdown(rows)}, step=step)
+
+    _each(accelerator, show)
+
+
+def markdown(rows: Sequence[Sequence[Any]]) -> str:
+    """A table in Markdown: the first column stands left, the others right; fractions in percent, "-" for None."""
+    cells = [[_cell(value) for value in row] for row in rows]
+    cells.insert(1, [":--", *["--:"] * (len(rows[0]) - 1)])
+    return "\n".join(f"| {' | '.join(row)} |" for row in cells)
+
+
+def _cell(value: Any) -> str:
+    if value is None or isinstance(value, float):
+        return percent(value)
+    return str(value).replace("|", "\\|")
+
+
+def _takes_pictures(tracker: GeneralTracker) -> bool:
+    return hasattr(tracker, "log_images")
+
+
+def _takes_tables(tracker: GeneralTracker) -> bool:
+    return hasattr(tracker, "log_table") or tracker.name == "tensorboard"
 
 
 def _plain(value: Any) -> bool | int | float | str:

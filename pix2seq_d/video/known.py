@@ -51,6 +51,15 @@ class KnownMap:
         """(H, W) bool, pixels of which class and object are known; stuff has no object."""
         return (self.class_map != VOID_ID) & (~spec.is_thing(self.class_map) | (self.instance_map > 0))
 
+    def force_classes(self, probabilities: CodeProbabilities) -> CodeProbabilities:
+        """Probabilities at the frame's size with the known classes certain, so that their objects are chosen to fit."""
+        classes, codes = probabilities.planes[0], probabilities.codes[0]
+        known = torch.from_numpy(self.class_map.astype(np.int64) + 1).to(classes.device)
+        planes, codes = _certain(classes, codes, known * (known <= VOID_ID))
+        return replace(
+            probabilities, planes=(planes, *probabilities.planes[1:]), codes=(codes, *probabilities.codes[1:])
+        )
+
     def over(self, result: PanopticMap, spec: LabelSpec) -> PanopticMap:
         """A prediction with what is known in its place, at confidence 1 where class and object are."""
         whole, of_class = self.has_instances(spec), self.class_map != VOID_ID

@@ -178,7 +178,7 @@ class VideoPredictor:
         probabilities, ids = self._associate(probabilities if known is None else known.force(probabilities), known)
         codes, _ = probabilities.choose()
         self.memory.append(codes)
-        result = self._to_frame(probabilities, ids, request.box)
+        result = self._to_frame(probabilities, ids, request)
         if together is not None:
             result.uncertainty = self._uncertainty(together, codes, ids, request.box)
         if request.known is not None:
@@ -218,9 +218,10 @@ class VideoPredictor:
         chosen = torch.from_numpy(ids > 0).to(codes.device)
         return probabilities.recode(torch.from_numpy(kept).to(codes.device)).only(chosen), ids
 
-    def _to_frame(self, probabilities: CodeProbabilities, ids: np.ndarray, box: Letterbox) -> PanopticMap:
+    def _to_frame(self, probabilities: CodeProbabilities, ids: np.ndarray, request: _Request) -> PanopticMap:
         """Enlarged to the frame's size, then decided."""
-        codes, confidence = probabilities.enlarge(box).suppress_small(self.min_pixels).choose()
+        large = probabilities.enlarge(request.box).suppress_small(self.min_pixels)
+        codes, confidence = (large if request.known is None else request.known.force_classes(large)).choose()
         instance_codes = codes[1] if len(codes) > 1 else torch.zeros_like(codes[0])
         class_map, _ = self.model.label_spec.from_codes(codes[0], instance_codes)
         class_codes, instances = (m.cpu().numpy() for m in (codes[0], instance_codes))

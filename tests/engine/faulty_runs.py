@@ -14,7 +14,7 @@ import accelerate.checkpointing
 
 from pix2seq_d import launch
 from pix2seq_d.commands import run_command, run_train
-from pix2seq_d.engine import checkpoint, trainer
+from pix2seq_d.engine import checkpoint, post_hoc, trainer
 from pix2seq_d.models.pix2seq_d import Pix2SeqD
 
 STEP = 13  # steps done when the accident happens
@@ -64,6 +64,11 @@ def _half_a_model(model: Pix2SeqD, folder: Path) -> None:
     _signal(signal.SIGKILL)
 
 
+def _half_a_snapshot(tensors: Any, path: Path) -> None:
+    path.write_bytes(bytes(1000))
+    _signal(signal.SIGKILL)
+
+
 def _half_a_prune(run_dir: Path, newest: Path, keep: int) -> None:
     next(checkpoint.list_checkpoints(run_dir)[-1].glob("*.safetensors")).unlink()
     _signal(signal.SIGKILL)
@@ -93,6 +98,9 @@ FAULTS: dict[str, Callable[[], None]] = {
         checkpoint, "_complete", lambda *_: _signal(signal.SIGKILL)
     ),
     "kill -9 while old ones are removed": lambda: _in_save(checkpoint, "_remove_others", _half_a_prune),
+    "kill -9 while a snapshot is written": lambda: _in_save(post_hoc, "save_file", _half_a_snapshot),
+    "kill -9 between snapshot and checkpoint": lambda: _in_save(checkpoint, "save", lambda *_: _signal(signal.SIGKILL)),
+    "disk full while a snapshot is written": lambda: _in_save(post_hoc, "save_file", _full),
     "disk full while the state is written": _full_while_the_state_is_written,
     "disk full while the model is written": lambda: _in_save(Pix2SeqD, "_save_pretrained", _full),
     "disk full while the checkpoint is completed": lambda: _in_save(checkpoint, "_complete", _full),

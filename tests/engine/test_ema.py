@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pix2seq_d.engine.ema import build_ema, ema_distance
+from pix2seq_d.engine.ema import build_ema, build_power_ema, ema_distance
 
 
 class Leaf(nn.Module):
@@ -102,6 +102,31 @@ def test_saved_and_loaded_average_goes_on_as_if_nothing_was() -> None:
 def test_refuses_what_is_no_decay(decay: float) -> None:
     with pytest.raises(ValueError, match=r"ema_decay: expected a number in \[0, 1\)"):
         build_ema(Leaf(), decay=decay)
+
+
+@pytest.mark.parametrize(("gamma", "expected"), [(0, [9, 4.5, 6]), (1, [9, 9 / 4, 6])])
+def test_power_average_by_hand(gamma: float, expected: list[float]) -> None:
+    """Weights 9, 0, 9: plain means for gamma 0; for gamma 1, step k of t counts (k^2 - (k-1)^2) / t^2: 1/4 and 3/4
+    after two steps, 1/9, 3/9 and 5/9 after three.
+    """
+    model = Leaf()
+    ema = build_power_ema(model, gamma=gamma)
+    for value, average in zip((9.0, 0.0, 9.0), expected):
+        model.set(value)
+        ema.update()
+        assert averaged(ema).tolist() == pytest.approx([average] * 3)
+        assert ema.ema_model.level.tolist() == pytest.approx([2 * average] * 2)
+
+
+def test_another_average_follows() -> None:
+    model = Leaf()
+    other = build_power_ema(model, gamma=1)
+    ema = build_ema(model, decay=0.5, also=other.update)
+    for value in (2.0, 6.0):
+        model.set(value)
+        ema.update()
+    assert averaged(other).tolist() == [5.0, 5.0, 5.0]
+    assert not [key for key in ema.state_dict() if "also" in key]
 
 
 def test_distance_by_hand() -> None:

@@ -25,7 +25,8 @@ ROOT = Path(__file__).parents[2]
 OPTIONS = (
     "--train.steps 30 --train.save_every 5 --train.threads 1 --train.lr_decay cosine --model.dropout 0.1 "
     "--train.keep_checkpoints 2 --validation.every 10 --validation.num_sequences 1 --validation.num_frames 2 "
-    "--validation.num_steps 1 --validation.num_steps_next 1 --validation.best miou"
+    "--validation.num_steps 1 --validation.num_steps_next 1 --validation.best miou "
+    "--train.post_hoc_ema [0.05,0.1] --train.post_hoc_every 5"
 ).split()
 CODES = {"kill": -signal.SIGKILL, "disk": 1, "SIGTERM": 143, "SIGINT": 130, "none": 0}
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -55,12 +56,12 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def check_same_runs(one: Path, other: Path) -> None:
-    """Weights, averages, optimizer, counts, best model, samples and log, bit for bit."""
+    """Weights, averages and their snapshots, optimizer, counts, best model, samples and log, bit for bit."""
     assert read_records(one) == read_records(other)
     assert files_below(one) == files_below(other)
     for name in files_below(one):
         a, b = one / name, other / name
-        if name.endswith((".safetensors", ".png")):
+        if name.endswith((".safetensors", ".png", ".csv")):
             assert a.read_bytes() == b.read_bytes(), name
         elif name.endswith((".bin", ".pkl")) and "random" not in name:
             assert equal(*(torch.load(path, weights_only=True) for path in (a, b))), name

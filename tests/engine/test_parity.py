@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState
+from safetensors.torch import load_file
 from tiny_runs import PARITY_OPTIONS, accelerate_state, files_below, read_records, tiny_config  # noqa: F401
 from torch import Tensor
 
@@ -95,7 +96,8 @@ def test_two_processes_validate_like_one(alone: Path, together: Path) -> None:
     assert one.keys() == two.keys()
     assert one["miou"] > 1e-3
     assert all(two[name] == pytest.approx(one[name], abs=1e-4) for name in one.keys() - {"kind", "step"})
-    assert files_below(together / "samples") == files_below(alone / "samples") == {"step-00000020.png"}
+    names = {"step-00000020.png", "step-00000020-denoising.png", "step-00000020.csv"}
+    assert files_below(together / "samples") == files_below(alone / "samples") == names
 
 
 def test_averages_samples_and_faults_of_two_processes(together: Path) -> None:
@@ -108,10 +110,21 @@ def test_averages_samples_and_faults_of_two_processes(together: Path) -> None:
     assert all("could not be written, earlier checkpoints are kept" in fault for fault in report["faults"])
     assert all("No space left on device" in fault for fault in report["faults"])
     assert not files_below(together / "failing")
+    assert len(report["snapshot_faults"]) == 2
+    assert all("step-00000001.safetensors: could not be written" in fault for fault in report["snapshot_faults"])
     for difference, whole, sharded in report["sharded"]:
         assert difference < 1e-6
         assert sharded == pytest.approx(whole, rel=1e-5)
         assert whole > 0.1
+
+
+def test_two_processes_write_one_snapshot(alone: Path, together: Path) -> None:
+    """One file each, and averages within float16's rounding (2^-11 of a weight) of each other."""
+    assert files_below(together / "post_hoc") == files_below(alone / "post_hoc") == {"step-00000020.safetensors"}
+    one, two = (load_file(run / "post_hoc" / "step-00000020.safetensors") for run in (alone, together))
+    assert one.keys() == two.keys()
+    assert all(torch.allclose(one[name].float(), two[name].float(), rtol=2**-10, atol=1e-4) for name in one)
+    assert any(not torch.equal(one[f"0{name[1:]}"], one[name]) for name in one if name.startswith("1/"))
 
 
 @pytest.mark.usefixtures("accelerate_state")

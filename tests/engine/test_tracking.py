@@ -19,9 +19,10 @@ from accelerate.utils import LoggerType
 from tiny_runs import accelerate_state, read_records, tiny_config  # noqa: F401
 
 from pix2seq_d import launch
+from pix2seq_d.data.formats import read_image
 from pix2seq_d.engine import tracking
 from pix2seq_d.engine.runlog import RunLog
-from pix2seq_d.engine.tracking import choose_trackers, start_trackers, track, track_picture
+from pix2seq_d.engine.tracking import choose_trackers, markdown, start_trackers, track, track_picture, track_table
 
 pytestmark = pytest.mark.usefixtures("accelerate_state")
 
@@ -124,13 +125,58 @@ def test_numbers_of_the_log(started: Callable[..., Accelerator], tmp_path: Path)
 def test_pictures_as_each_tracker_takes_them(started: Callable[..., Accelerator]) -> None:
     trackers = [Own(name) for name in ("own", "tensorboard", "aim")]
     picture = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
-    track_picture(started(*trackers, NumbersOnly()), 7, picture)
+    track_picture(started(*trackers, NumbersOnly()), 7, "samples", picture)
     shapes = [(1, 2, 4, 3), (1, 2, 4, 3), (2, 4, 3)]
     for own, shape, options in zip(trackers, shapes, [{}, {"dataformats": "NHWC"}, {}]):
         ((step, values, given),) = own.pictures
         assert (step, list(values), given) == (7, ["samples"], options)
         assert values["samples"].shape == shape
         assert np.array_equal(values["samples"].reshape(picture.shape), picture)
+
+
+ROWS = [["Class", "PQ", "TP"], ["road", 0.5, 3], ["car|van", None, 0]]
+
+
+class Tables(Own):
+    """Takes tables as wandb and clearml do."""
+
+    tables: list[Any]
+
+    def log_table(
+        self, name: str, columns: list[str] | None = None, data: list[list[Any]] | None = None, *, step: int
+    ) -> None:
+        self.tables = [*getattr(self, "tables", []), (step, name, columns, data)]
+
+
+def test_tables_as_each_tracker_takes_them(started: Callable[..., Accelerator]) -> None:
+    """As they are where the tracker has tables, as text in TensorBoard, and elsewhere not at all."""
+    tables, board, other = Tables("wandb"), Own("tensorboard"), Own("mlflow")
+    track_table(started(tables, board, other), 7, "validation/classes", ROWS)
+    assert tables.tables == [(7, "validation/classes", ROWS[0], ROWS[1:])]
+    assert board.logged == [(7, {"validation/classes": markdown(ROWS)})]
+    assert (tables.logged, other.logged) == ([], [])
+
+
+def test_tables_as_text() -> None:
+    assert markdown(ROWS).splitlines() == [
+        "| Class | PQ | TP |",
+        "| :-- | --: | --: |",
+        "| road | 50.00 | 3 |",
+        "| car\\|van | - | 0 |",
+    ]
+
+
+def test_what_a_tracker_does_not_take_is_said_once(
+    started: Callable[..., Accelerator], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        started(Tables("wandb"), Own("tensorboard"), Own("swanlab"), NumbersOnly("mlflow"))
+    messages = [r.getMessage() for r in caplog.records if r.name == tracking.logger.name]
+    place = tmp_path / "run" / "samples"
+    assert messages == [
+        f"tracker swanlab takes no tables: see {place}",
+        f"tracker mlflow takes no pictures and no tables: see {place}",
+    ]
 
 
 def test_a_tracker_that_fails_is_dropped(
@@ -157,7 +203,7 @@ def test_a_tracker_that_fails_is_dropped(
 
 
 def test_a_run_with_a_tracker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    own = Own()
+    own = Tables()
     monkeypatch.setattr(launch, "choose_trackers", lambda names: [own])
     options = "--validation.every 3 --validation.num_sequences 1 --validation.num_frames 1".split()
     launch.run_training(tiny_config(tmp_path / "run", *options))
@@ -168,12 +214,21 @@ def test_a_run_with_a_tracker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     records = read_records(tmp_path / "run")
     assert [v["train/loss"] for _, v in own.logged[:3]] == [r["loss"] for r in records[:3]]
     assert own.logged[3][1]["validation/miou"] == records[3]["miou"]
-    assert [(step, v["samples"].dtype) for step, v, _ in own.pictures] == [(3, np.uint8)]
+    assert [(step, *v) for step, v, _ in own.pictures] == [(3, "samples"), (3, "denoising")]
+    shown = {"samples": "step-00000003.png", "denoising": "step-00000003-denoising.png"}
+    for _, values, _ in own.pictures:
+        ((name, picture),) = values.items()
+        assert np.array_equal(picture[0], read_image(tmp_path / "run" / "samples" / shown[name]))
+    ((step, name, columns, data),) = own.tables
+    assert (step, name, columns[0], len(data)) == (3, "validation/classes", "Class", 19)
     assert own.finished
 
 
 def test_resuming_hides_what_tensorboard_has_of_later_steps(tmp_path: Path) -> None:
     class Fake:
+        trackers: tuple[()] = ()
+        is_main_process = True
+
         def __init__(self) -> None:
             self.calls: list[tuple[str, dict[str, Any]]] = []
 
@@ -198,5 +253,7 @@ def test_a_run_with_tensorboard(tmp_path: Path) -> None:
     events = EventAccumulator(str(tmp_path / "trackers" / "pix2seq_d")).Reload()
     losses = [r["loss"] for r in read_records(tmp_path) if r["kind"] == "train"]
     assert [e.value for e in events.Scalars("train/loss")] == pytest.approx(losses)
-    assert [e.step for e in events.Images("samples")] == [3]
+    assert [e.step for name in ("samples", "denoising") for e in events.Images(name)] == [3, 3]
+    (table,) = events.Tensors("validation/classes/text_summary")
+    assert table.tensor_proto.string_val[0].decode().startswith("| Class | PQ | SQ | RQ | TP | FP | FN | IoU |")
     assert json.loads((tmp_path / "config.json").read_text())["train"]["trackers"] == ["tensorboard"]

@@ -8,8 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from pix2seq_d.bits import BitCodec
 from pix2seq_d.data.synthetic_videos import SyntheticVideos
+from pix2seq_d.diffusion.samplers import Callback
+from pix2seq_d.engine import validation
 from pix2seq_d.engine.validation import summary, validate
 from pix2seq_d.labels import get_label_spec
 from pix2seq_d.models.pix2seq_d import Pix2SeqD
@@ -30,6 +34,8 @@ class Oracle:
 
     def __init__(self, videos: SyntheticVideos, *, miss: int | None = None) -> None:
         self.videos, self.miss = videos, miss
+        self.model = SimpleNamespace(label_spec=SPEC, codec=BitCodec((5, 6), 0.1))
+        self.watched: list[str] = []
         self.calls: list[str] = []
         self.truth = {
             videos.read_frame(s, f)[0].tobytes(): (s, f, *videos.read_frame(s, f)[1:])
@@ -40,9 +46,13 @@ class Oracle:
     def reset(self) -> None:
         self.calls.append("reset")
 
-    def step(self, frame: np.ndarray) -> PanopticMap:
+    def step(self, frame: np.ndarray, *, callback: Callback | None = None) -> PanopticMap:
         sequence, frame_id, class_map, instance_map = self.truth[frame.tobytes()]
         self.calls.append(f"{sequence}/{frame_id}")
+        if callback is not None:
+            self.watched.append(self.calls[-1])
+            for step in range(2):
+                callback(step, torch.zeros(1, 11, 16, 32), torch.full((1, 11, 16, 32), -0.1))
         if frame_id == self.miss:
             class_map = np.zeros_like(class_map)
         return PanopticMap(class_map, instance_map, np.ones(class_map.shape, np.float32))
@@ -50,8 +60,8 @@ class Oracle:
 
 def score(predictor: Any, videos: SyntheticVideos, **limits: int) -> tuple[dict[str, float], list[np.ndarray]]:
     limits = {"num_sequences": 2, "num_frames": 3, **limits}
-    result, pictures = validate(predictor, videos, SPEC, **limits)
-    return summary(result), pictures
+    found = validate(predictor, videos, SPEC, **limits)
+    return summary(found.result), found.pictures
 
 
 def test_the_truth_scores_one(videos: SyntheticVideos) -> None:
@@ -93,6 +103,23 @@ def test_pictures_show_the_prediction_above_the_truth(videos: SyntheticVideos) -
     assert not np.array_equal(pictures[0][:32], pictures[0][32:])
     _, right = score(Oracle(videos), videos)
     assert np.array_equal(right[0][:32], right[0][32:])
+
+
+def test_the_first_frame_of_all_is_watched(videos: SyntheticVideos) -> None:
+    """Its 64 pixels are enlarged to 200, and two estimates stand in a second row."""
+    oracle = Oracle(videos)
+    found = validate(oracle, videos, SPEC, num_sequences=2, num_frames=3)  # type: ignore[arg-type]
+    assert oracle.watched == ["0000/0"]
+    assert found.panels is not None
+    assert found.panels.shape == (3 * 8 + 2 * (24 + 100), 4 * 8 + 3 * 200, 3)
+
+
+def test_another_process_has_no_panels(videos: SyntheticVideos, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(validation, "gather_object", lambda own: own)
+    oracle = Oracle(videos)
+    second: Any = SimpleNamespace(process_index=1, num_processes=2)
+    found = validate(oracle, videos, SPEC, num_sequences=2, num_frames=3, accelerator=second)  # type: ignore[arg-type]
+    assert (found.panels, oracle.watched, len(found.pictures)) == (None, [], 1)
 
 
 def test_a_model_scores_like_itself(videos: SyntheticVideos, tiny_model: Callable[..., Pix2SeqD]) -> None:

@@ -24,7 +24,8 @@ from pix2seq_d import launch
 from pix2seq_d.build import build_model, build_train_loader
 from pix2seq_d.data import formats
 from pix2seq_d.engine import checkpoint
-from pix2seq_d.engine.ema import build_ema, ema_distance
+from pix2seq_d.engine.ema import build_ema, build_power_ema, ema_distance
+from pix2seq_d.engine.post_hoc import PowerAverages, write_snapshot
 
 
 def main(run_dir: Path) -> None:
@@ -36,6 +37,7 @@ def main(run_dir: Path) -> None:
         "processes": accelerator.num_processes,
         "names": gather_object([epoch_of_names(config, accelerator)]),
         "faults": gather_object([failing_save(run_dir / "failing", accelerator)]),
+        "snapshot_faults": gather_object([failing_snapshot(run_dir / "no folder", accelerator)]),
         "sharded": gather_object([sharded_average()]),
     }
     if accelerator.is_main_process:
@@ -81,6 +83,19 @@ def failing_save(run_dir: Path, accelerator: Accelerator) -> str:
     return "saved"
 
 
+def failing_snapshot(run_dir: Path, accelerator: Accelerator) -> str:
+    """Process 0, which alone writes it, cannot: both have to hear of it."""
+    averages = PowerAverages(nn.Linear(1, 1), (0.05, 0.1))
+    averages.update()
+    if accelerator.is_main_process:
+        run_dir.write_text("")
+    try:
+        write_snapshot(run_dir, 1, averages, accelerator)
+    except checkpoint.CheckpointError as error:
+        return str(error)
+    return "saved"
+
+
 class _Averaged(nn.Linear):
     def __init__(self) -> None:
         super().__init__(1, 1)
@@ -90,20 +105,21 @@ class _Averaged(nn.Linear):
 
 
 def sharded_average() -> list[float]:
-    """The difference of an average over sharded parameters (FSDP2) from one over whole ones, and its distance."""
+    """The difference of averages over sharded parameters (FSDP2) from those over whole ones, and their distance."""
     torch.manual_seed(0)
     whole = nn.Linear(6, 4)
     sharded = copy.deepcopy(whole)
     averages = [build_ema(m, decay=0.9) for m in (whole, sharded)]
+    powers = [build_power_ema(m, gamma=2.0) for m in (whole, sharded)]
     fully_shard(sharded)
     for value in (1.0, 2.0, 5.0):
         with torch.no_grad():
             for module in (whole, sharded):
                 for parameter in module.parameters():
                     parameter.fill_(value)
-        for average in averages:
+        for average in (*averages, *powers):
             average.update()
-    pairs = zip(*(average.ema_model.parameters() for average in averages))
+    pairs = [pair for kind in (averages, powers) for pair in zip(*(a.ema_model.parameters() for a in kind))]
     difference = max(float((a - b).abs().max()) for a, b in pairs)
     return [difference, *(ema_distance(average) for average in averages)]
 
