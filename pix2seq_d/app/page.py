@@ -23,7 +23,6 @@ from pix2seq_d.app.views import (
 )
 from pix2seq_d.models.pix2seq_d import Pix2SeqD
 
-CSS = (Path(__file__).parent / "page.css").read_text("utf-8")
 FONTS = ("system-ui", "sans-serif"), ("ui-monospace", "monospace")  # of the reader's machine: nothing is fetched
 MAX_STEPS, MAX_SAMPLES = 100, 8
 SESSION_SECONDS = 3600  # an upload and its maps are forgotten so long after they were last used
@@ -102,7 +101,7 @@ class Page:
             mcp_server=False,
             pwa=False,
             theme=theme,
-            css=CSS,
+            css_paths=Path(__file__).parent / "page.css",
             prevent_thread_lock=not block,
         )
         return app, url
@@ -127,7 +126,7 @@ class Page:
 
     def _make_stage(self) -> None:
         gr = self.gr
-        self.status = gr.HTML(status_html("Loading the example clip ..."), padding=False)
+        self.status = gr.HTML(status_html("Loading the example clip ..."))
         with gr.Column(elem_classes="plain") as self.viewer:
             self.layer = gr.Radio(
                 [(name.capitalize(), name) for name in LAYERS],
@@ -172,7 +171,7 @@ class Page:
     def _connect(self) -> None:
         shown = [self.session, self.folder, self.corrected, self.status, self.viewer, self.workbench, self.picture]
         shown += [self.frame, self.segments, self.correct, self.target, self.editor, self.run, self.stop]
-        shown += [self.propagate, self.download]
+        shown += [self.propagate, self.download, self.files]
         place = [self.session, self.frame, self.layer]
         quick: dict[str, Any] = {"outputs": shown, "show_progress": "hidden", "api_visibility": "private"}
         long: dict[str, Any] = {**quick, "concurrency_limit": 1, "concurrency_id": "model"}
@@ -200,13 +199,18 @@ class Page:
         try:
             return self._opened(read_clip(paths or [], max_frames=self.max_frames))
         except EXPECTED as error:
-            return {self.status: status_html(str(error), is_error=True), **self._idle(session)}
+            return {
+                self.status: status_html(str(error), is_error=True),
+                self.files: None,
+                **self._idle(session),
+            }
 
     def _opened(self, clip: FrameClip) -> Update:
         gr, session = self.gr, Session(clip, self.model)
         count, (height, width) = len(clip.frames), clip.size
         text = f"{count} frame{'s' if count > 1 else ''} of {width}x{height}. {clip.note or ''} Press Run."
         return {
+            self.files: None,
             self.session: session,
             self.folder: TemporaryDirectory(prefix="pix2seq_d-"),
             self.status: status_html(" ".join(text.split())),
@@ -345,7 +349,9 @@ class Page:
         picture = draw_to_correct(session, index)
         return {
             self.target: self.gr.update(choices=names, value=target if target in names else names[0]),
-            self.editor: {"background": picture, "layers": [], "composite": None},
+            self.editor: self.gr.update(
+                value={"background": picture, "layers": [], "composite": None}, height=min(picture.shape[0], 560) + 80
+            ),
         }
 
     def _on_paint(self, session: Session | None, index: int, target: str, drawn: dict[str, Any] | None) -> Update:

@@ -13,18 +13,17 @@ from pix2seq_d.pictures import resize_picture, text_picture
 from pix2seq_d.visualize import overlay
 
 LAYERS = ("overlay", "panoptic", "instance", "uncertainty", "frame")
-LEAST_WIDTH, MOST_WIDTH = 960, 1280  # of a picture; smaller frames are enlarged by a whole factor
+SMALL_VIEW, LARGE_VIEW = (720, 960), (960, 1280)  # (height, width) that pictures are enlarged and scaled down to
 _LABEL_SIZE = 13  # of numbers on a picture, in pixels
 _HEAT = np.array([255, 45, 85], np.float32)
 
 
 def view_size(size: tuple[int, int]) -> tuple[int, int]:
     """(height, width) at which frames of size (H, W) are shown."""
-    height, width = size
-    if width > MOST_WIDTH:
-        return max(1, round(height * MOST_WIDTH / width)), MOST_WIDTH
-    factor = max(1, LEAST_WIDTH // width)
-    return factor * height, factor * width
+    scale = min(bound / n for bound, n in zip(LARGE_VIEW, size))
+    if scale >= 1:  # by whole factors, so that pixels stay alike
+        scale = max(1, min(bound // n for bound, n in zip(SMALL_VIEW, size)))
+    return max(1, round(scale * size[0])), max(1, round(scale * size[1]))
 
 
 def draw_frame(session: Session, index: int, layer: str) -> np.ndarray:
