@@ -196,7 +196,12 @@ def test_import_is_silent_and_light() -> None:
 
 
 def test_importing_everything_changes_no_global_state() -> None:
-    libraries = {d.split(".")[0] for tree in _trees().values() for d in _imports(tree)} - {"pix2seq_d", "av", "pyspng", "gradio"}
+    libraries = {d.split(".")[0] for tree in _trees().values() for d in _imports(tree)} - {
+        "pix2seq_d",
+        "av",
+        "pyspng",
+        "gradio",
+    }
     modules = [f"pix2seq_d.{name}" for name in _trees() if name]
     report = _python(f"""
 import json, os, random, sys

@@ -93,7 +93,7 @@ def _images(files: Sequence[Path]) -> Iterator[_Read]:
             )
         if path.stem in stems:
             raise DataError(
-                f"{path}: expected frames of different names, got {_name(stems[path.stem])}, whose map has this name too"
+                f"{path}: expected frames of different names, got {_name(stems[path.stem])} with the same map"
             )
         stems[path.stem] = path
     return (_Read(path.stem, str(path), read_image(path), len(files)) for path in files)

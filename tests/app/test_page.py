@@ -40,7 +40,7 @@ def open_page(browser: Any, url: str) -> Iterator[OpenPage]:
         page = browser.new_page(viewport={"width": width, "height": 800})
         pages.append(page)
         page.on("request", lambda request: asked.append(request.url))
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(60_000)
         page.on("pageerror", lambda error: failed.append(str(error)))
         page.goto(url)
         page.get_by_text("Press Run").wait_for()
@@ -109,7 +109,7 @@ def test_a_run_is_seen_step_by_step_and_looked_at(open_page: OpenPage, tmp_path:
 
 
 def test_a_mask_is_painted_and_propagated(open_page: OpenPage) -> None:
-    page = open_page()
+    page = open_page(500)  # a small canvas is drawn faster without a GPU
     run_to_the_end(page)
     press(page, "Correct this frame")
     page.locator("#editor canvas").first.wait_for()
@@ -122,14 +122,14 @@ def test_a_mask_is_painted_and_propagated(open_page: OpenPage) -> None:
     box = page.locator("#editor canvas").first.bounding_box()
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     page.mouse.down()
-    page.mouse.move(box["x"] + box["width"] / 2 + 80, box["y"] + box["height"] / 2, steps=4)
+    page.mouse.move(box["x"] + box["width"] / 2 + 60, box["y"] + box["height"] / 2, steps=4)
     page.mouse.up()
     press(page, "Apply paint")
     page.get_by_text("Painted as car ").wait_for()
     name = status(page).removeprefix("Painted as ").split(".")[0]
     press(page, "Propagate")
     page.get_by_text("Done: ").wait_for()
-    assert any(text.startswith(f"{name} ") for text in page.locator(".segments li").all_inner_texts())
+    assert name in [text.split("\n")[0].strip() for text in page.locator(".segments li").all_inner_texts()]
 
 
 def test_what_is_no_image_is_named_and_the_page_goes_on(open_page: OpenPage, tmp_path: Path) -> None:
@@ -138,6 +138,11 @@ def test_what_is_no_image_is_named_and_the_page_goes_on(open_page: OpenPage, tmp
         (tmp_path / name).write_bytes(content)
         upload(page, tmp_path / name)
         page.get_by_role("alert").get_by_text(f"{name}: expected").wait_for()
+    (tmp_path / "large.png").write_bytes(bytes(2**20 + 1))
+    upload(page, tmp_path / "large.png")
+    refused = page.get_by_text("exceed the maximum allowed size")
+    refused.wait_for()
+    assert "large.png" in refused.inner_text()
     paths = [tmp_path / f"{k}.png" for k in (1, 2, 3)]
     for path, width in zip(paths, (16, 16, 17)):
         write_image(path, np.zeros((8, width, 3), np.uint8))
@@ -147,16 +152,6 @@ def test_what_is_no_image_is_named_and_the_page_goes_on(open_page: OpenPage, tmp
     page.get_by_text("2 frames of 16x8. Press Run.").wait_for()
     run_to_the_end(page)
     assert status(page).startswith("Done: 2 frames.")
-
-
-def test_a_file_that_is_too_large_is_refused(open_page: OpenPage, tmp_path: Path) -> None:
-    page = open_page()
-    (tmp_path / "large.png").write_bytes(bytes(2**20 + 1))
-    upload(page, tmp_path / "large.png")
-    page.get_by_text("exceed the maximum allowed size").wait_for()
-    assert "large.png" in page.get_by_text("exceed the maximum allowed size").inner_text()
-    assert status(page).endswith("Press Run.")
-    assert page.get_by_role("button", name="Run", exact=True).is_enabled()
 
 
 def test_two_users_and_a_stop(open_page: OpenPage) -> None:
@@ -173,14 +168,15 @@ def test_two_users_and_a_stop(open_page: OpenPage) -> None:
     assert status(one).startswith("Stopped after ")
 
 
-@pytest.mark.parametrize("width", [1280, 400])
-def test_nothing_is_wider_than_the_window(open_page: OpenPage, width: int) -> None:
-    page = open_page(width)
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    for control in page.locator("button:visible").all():
-        box = control.bounding_box()
-        assert box["x"] >= 0
-        assert box["x"] + box["width"] <= width
+def test_nothing_is_wider_than_the_window(open_page: OpenPage) -> None:
+    page = open_page()
+    for width in (1280, 400):
+        page.set_viewport_size({"width": width, "height": 800})
+        page.wait_for_function("width => document.documentElement.scrollWidth <= width", arg=width)
+        for control in page.locator("button:visible").all():
+            box = control.bounding_box()
+            assert box["x"] >= 0
+            assert box["x"] + box["width"] <= width
 
 
 def test_no_telemetry_no_share_no_api(tiny_model: Any) -> None:
