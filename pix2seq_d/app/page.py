@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,6 +31,19 @@ MAX_SESSIONS, MAX_WAITING = 16, 16
 EXPECTED = (ValueError, ImportError, OSError)  # what users can do something about
 
 Update = dict[Any, Any]
+
+
+def _check_port(host: str, port: int) -> None:
+    """Gradio's own message names none of our options."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise OSError(
+                f"--host {host} --port {port}: expected a free port to listen on ({error.strerror})"
+            ) from None
 
 
 def import_gradio() -> Any:
@@ -86,6 +100,8 @@ class Page:
         Raises:
             OSError: the port is taken.
         """
+        if port is not None:
+            _check_port(host, port)
         theme = self.gr.themes.Default(primary_hue="blue", font=FONTS[0], font_mono=FONTS[1])
         self.blocks.queue(max_size=MAX_WAITING, api_open=False)
         app, url, _ = self.blocks.launch(

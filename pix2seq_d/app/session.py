@@ -157,7 +157,12 @@ class Session:
         values, place, areas = np.unique(ids, return_inverse=True, return_counts=True)
         sums = np.bincount(place.ravel(), weights=self.results[index].confidence.ravel())
         found = [
-            Segment(*divmod(value, LABEL_DIVISOR), area / ids.size, None if index in self.edits else total / area)
+            Segment(
+                class_id=value // LABEL_DIVISOR,
+                instance_id=value % LABEL_DIVISOR,
+                share=area / ids.size,
+                confidence=None if index in self.edits else total / area,
+            )
             for value, area, total in zip(values.tolist(), areas.tolist(), sums.tolist())
             if value // LABEL_DIVISOR != VOID_ID
         ]

@@ -23,13 +23,9 @@ def take_picture(path: Path) -> None:
         page.get_by_role("button", name="Run", exact=True).click()
         page.get_by_text("Done: ").wait_for(timeout=300_000)
         page.wait_for_timeout(500)  # until the last picture is decoded
-            shot = (
-                Image.open(io.BytesIO(page.screenshot()))
-                .convert("RGB")
-                .quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
-            )
+        shot = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
     data = io.BytesIO()
-    shot.save(data, "PNG", optimize=True)
+    shot.quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(data, "PNG", optimize=True)
     write_bytes(path, data.getvalue())
 
 

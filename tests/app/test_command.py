@@ -44,7 +44,8 @@ def test_refused_at_once(arguments: list[str], message: str) -> None:
 
 
 def test_without_gradio_it_is_one_line() -> None:
-    code = "import sys, runpy; sys.modules['gradio'] = None; sys.argv = ['app.py']; runpy.run_path('app.py', run_name='__main__')"
+    code = "import sys, runpy; sys.modules['gradio'] = None; sys.argv = ['app.py']"
+    code += "; runpy.run_path('app.py', run_name='__main__')"
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 1
     assert result.stderr == "error: the page needs Gradio, which is not installed: pip install pix2seq_d[app]\n"

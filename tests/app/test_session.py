@@ -165,7 +165,7 @@ def test_what_is_refused(session: Session) -> None:
         session.paint(1, np.zeros(SIZE, bool), (ROAD, 0))
     with pytest.raises(ValueError, match=r"mask: expected \(24, 64\)"):
         session.paint(1, np.ones((2, 2), bool), (ROAD, 0))
-    with pytest.raises(ValueError, match="class ids 0..18"):
+    with pytest.raises(ValueError, match=r"class ids 0\.\.18"):
         session.paint(1, square(0, 0), (19, 0))
     assert not session.edits
     block = np.arange(24)[:, None] // 2 * 8 + np.arange(64) // 2  # of 2x2 pixels
