@@ -197,7 +197,8 @@ class Page:
             self.run.click(self._on_run, [self.session, self.folder, self.layer, *numbers], **long),
             self.propagate.click(self._on_propagate, [*painted, self.folder, self.layer], **long),
         ]
-        self.stop.click(self._on_stop, [self.session, self.folder, *place[1:]], cancels=running, **quick)
+        stopped = self.stop.click(None, cancels=running)  # first: a late report would hide what the next one shows
+        stopped.then(self._on_stop, [self.session, self.folder, *place[1:]], **quick)
         self.files.upload(self._on_files, [self.files, self.session], cancels=running, **quick)
         self.example.click(self._on_example, None, cancels=running, **quick)
         self.blocks.load(self._on_example, None, **quick)
