@@ -10,12 +10,11 @@ from pix2seq_d.app.session import UNDECIDED, Progress, Segment, Session
 from pix2seq_d.labels import LabelSpec
 from pix2seq_d.palette import colour_instances, colour_panoptic
 from pix2seq_d.pictures import resize_picture, text_picture
-from pix2seq_d.visualize import overlay
+from pix2seq_d.visualize import overlay, uncertainty_overlay
 
 LAYERS = ("overlay", "panoptic", "instance", "uncertainty", "frame")
 SMALL_VIEW, LARGE_VIEW = (720, 960), (960, 1280)  # (height, width) that pictures are enlarged and scaled down to
 _LABEL_SIZE = 13  # of numbers on a picture, in pixels
-_HEAT = np.array([255, 45, 85], np.float32)
 
 
 def view_size(size: tuple[int, int]) -> tuple[int, int]:
@@ -34,7 +33,7 @@ def draw_frame(session: Session, index: int, layer: str) -> np.ndarray:
     if maps is None or layer == "frame":
         return frame
     if layer == "uncertainty":
-        return _heat(frame, _nearest(session.uncertainty(index), size))
+        return uncertainty_overlay(frame, _nearest(session.uncertainty(index), size))
     return _draw_maps(frame, maps, layer, session.spec)
 
 
@@ -78,13 +77,6 @@ def _write(picture: np.ndarray, text: str, bottom: float, centre: float) -> None
 def _nearest(values: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
     rows, columns = (((np.arange(n) + 0.5) * old / n).astype(int) for n, old in zip(size, values.shape))
     return values[np.ix_(rows, columns)]
-
-
-def _heat(frame: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """One colour over the frame in grey, the stronger the higher the value."""
-    grey = frame.mean(2, keepdims=True) * 0.8
-    share = np.sqrt(values)[..., None]  # most values are small
-    return np.rint(grey + share * (_HEAT - grey)).astype(np.uint8)
 
 
 def painted_mask(layers: list[np.ndarray], size: tuple[int, int]) -> np.ndarray:
