@@ -38,6 +38,7 @@ from pix2seq_d.engine.trainer import LoopSettings, TrainingLoss
 from pix2seq_d.label_mapping import describe_mapping, same_space, shares_classes
 from pix2seq_d.labels import LabelSpec, get_label_spec
 from pix2seq_d.models.pix2seq_d import Pix2SeqD
+from pix2seq_d.video.conditioning import clip_offsets
 
 READERS: dict[str, Callable[..., Any]] = {
     "kitti-step": KittiStep,
@@ -95,11 +96,14 @@ def build_training_loss(config: RunConfig, model: Pix2SeqD) -> TrainingLoss:
     """The model with its loss."""
     if config.loss.self_cond_rate and not config.model.self_cond:
         raise ValueError("loss.self_cond_rate: expected 0 where model.self_cond is false, got a positive rate")
+    if config.loss.own_past_rate and not config.model.past_offsets:
+        raise ValueError("loss.own_past_rate: expected 0 where model.past_offsets is empty, got a positive rate")
     loss = DiffusionLoss(
         SCHEDULES[config.model.schedule](),
         model.codec,
         target=config.model.target,
         self_cond_rate=config.loss.self_cond_rate,
+        self_aligned_rate=config.loss.self_aligned_rate,
     )
     return TrainingLoss(
         model,
@@ -107,6 +111,8 @@ def build_training_loss(config: RunConfig, model: Pix2SeqD) -> TrainingLoss:
         weight_power=config.loss.weight_power,
         past_dropout=config.loss.past_dropout,
         past_dropout_all=config.loss.past_dropout_all,
+        own_past_rate=config.loss.own_past_rate,
+        own_past_steps=config.loss.own_past_steps,
     )
 
 
@@ -126,10 +132,15 @@ def prepare_data(config: DataConfig) -> None:
         unpack_found_zips(config.root, ZIPS_OF[config.dataset]({config.train_split, config.val_split}))
 
 
-def build_clips(config: DataConfig, split: str, *, past_offsets: Sequence[int], size: tuple[int, int]) -> ClipDataset:
-    """Clips of a split for training, in the label spec of the run; synthetic frames are rendered at `size` (H, W)."""
+def build_clips(
+    config: DataConfig, split: str, *, past_offsets: Sequence[int], size: tuple[int, int], all_frames: bool = False
+) -> ClipDataset:
+    """Clips of a split for training, in the label spec of the run; synthetic frames are rendered at `size` (H, W).
+
+    With `all_frames` they carry the images of the past frames too.
+    """
     if not config.pseudo_video:
-        return _real_clips(config, split, past_offsets=past_offsets, size=size)
+        return _real_clips(config, split, past_offsets=past_offsets, size=size, all_frames=all_frames)
     return PseudoVideo(
         _real_clips(config, split, past_offsets=(), size=size),
         build_label_spec(config),
@@ -139,10 +150,13 @@ def build_clips(config: DataConfig, split: str, *, past_offsets: Sequence[int], 
         paste_rate=config.paste_rate,
         paste_max=config.paste_max,
         paste_motion=config.paste_motion,
+        all_frames=all_frames,
     )
 
 
-def _real_clips(config: DataConfig, split: str, *, past_offsets: Sequence[int], size: tuple[int, int]) -> ClipDataset:
+def _real_clips(
+    config: DataConfig, split: str, *, past_offsets: Sequence[int], size: tuple[int, int], all_frames: bool = False
+) -> ClipDataset:
     target = build_label_spec(config)
     if config.dataset == "synthetic":
         source = SyntheticVideos.label_spec
@@ -155,9 +169,10 @@ def _real_clips(config: DataConfig, split: str, *, past_offsets: Sequence[int], 
             width=size[1],
             seed=config.seed,
             difficulty=config.difficulty,
+            all_frames=all_frames,
         )
     else:
-        reader = _read_split(config, split, past_offsets=tuple(past_offsets))
+        reader = _read_split(config, split, past_offsets=tuple(past_offsets), all_frames=all_frames)
         reader.cache_maps(config.map_cache_mb * 1_000_000)
         clips, source = reader, reader.label_spec
     return clips if same_space(source, target) else RemappedClips(clips, source, target)
@@ -220,8 +235,10 @@ def build_train_loader(
     first = start * config.train.accumulation * num_processes
     if start and samples is not None:
         first = -(-samples // config.train.batch_size)
+    offsets, own_past = config.model.past_offsets, config.loss.own_past_rate > 0
+    maps = clip_offsets(offsets) if own_past else offsets
     clips = build_clips(
-        config.data, config.data.train_split, past_offsets=config.model.past_offsets, size=config.model.image_size
+        config.data, config.data.train_split, past_offsets=maps, size=config.model.image_size, all_frames=own_past
     )
     return build_loader(
         clips,
@@ -233,6 +250,7 @@ def build_train_loader(
         start=first,
         num_workers=config.data.num_workers,
         skip_listing=Path(config.train.output_dir) / "bad_files.txt" if config.data.on_error == "skip" else None,
+        past_images=sum(offset >= min(offsets) for offset in maps) if own_past else 0,
     )
 
 
@@ -266,11 +284,12 @@ def build_loop_settings(config: RunConfig) -> LoopSettings:
         validate_every=config.validation.every,
         max_skips=config.train.max_skips,
         t_sampling=config.loss.t_sampling,
+        own_ramp=config.loss.own_ramp,
     )
 
 
-def _read_split(config: DataConfig, split: str, *, past_offsets: tuple[int, ...] = ()) -> Any:
-    dataset = _reader(config)(config.root, split, past_offsets=past_offsets)
+def _read_split(config: DataConfig, split: str, *, past_offsets: tuple[int, ...] = (), all_frames: bool = False) -> Any:
+    dataset = _reader(config)(config.root, split, past_offsets=past_offsets, all_frames=all_frames)
     if not dataset.has_labels:
         names = "data.train_split, data.val_split"
         raise ValueError(f"{names}: expected splits with public label maps, got {split!r} of {config.dataset}")

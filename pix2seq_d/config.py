@@ -172,6 +172,10 @@ class LossConfig:
         past_dropout: probability of nulling each past map.
         past_dropout_all: probability of nulling all past maps of a sample.
         t_sampling: times "uniform" for every sample by itself, or "stratified" over the global batch.
+        self_aligned_rate: probability per sample of noising the model's own estimate of the map, not the map.
+        own_past_rate: probability per sample of past maps that the model has predicted, in place of the true ones.
+        own_past_steps: denoising steps of such a past map.
+        own_ramp: steps between which both of these rates rise from 0 to their values; [0, 0] = from the start.
     """
 
     weight_power: float = 0.2
@@ -179,6 +183,10 @@ class LossConfig:
     past_dropout: float = 0.15
     past_dropout_all: float = 0.1
     t_sampling: Literal["uniform", "stratified"] = "uniform"
+    self_aligned_rate: float = 0.0
+    own_past_rate: float = 0.0
+    own_past_steps: int = 2
+    own_ramp: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)

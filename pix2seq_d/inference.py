@@ -26,6 +26,7 @@ from pix2seq_d.pipeline import Pix2SeqDPipeline
 from pix2seq_d.predict import ON_ERROR, predict_sources
 from pix2seq_d.report.write import write_report
 from pix2seq_d.result_files import AnimationSettings, OutputSettings
+from pix2seq_d.video.step_grid import read_step_grid
 from pix2seq_d.video.tracker import VideoPredictor
 
 logger = logging.getLogger(__name__)
@@ -46,6 +47,11 @@ def add_inference_arguments(parser: argparse.ArgumentParser) -> None:
         "--t_start_next", type=float, default=1.0, metavar="T", help="start of later frames: 1 noise, less the last map"
     )
     add("--stop_unchanged", type=float, metavar="S", help="end a frame where this share of pixels keeps its code")
+    add("--step_grid", type=Path, metavar="JSON", help="times of the steps, see docs/sampling.md (default: uniform)")
+    text = (
+        "maps drawn of every frame; above 1 the consensus is the map, and uncertainty/ and segments/ say how sure it is"
+    )
+    add("--num_samples", type=int, default=1, metavar="N", help=f"{text} (default: 1)")
     add("--min_pixels", type=int, metavar="P", help="drop segments of fewer pixels (default: the model's)")
     add("--seed", type=int, default=0, metavar="S", help="of the starting noise (default: 0)")
     add("--device", metavar="NAME", help='"cpu", "cuda", "cuda:1", ... (default: a GPU if there is one)')
@@ -84,9 +90,11 @@ def run_inference(arguments: argparse.Namespace) -> None:
         "min_pixels",
         "t_start_next",
         "stop_unchanged",
+        "num_samples",
         "seed",
     )
     chosen = {name: getattr(arguments, name) for name in names}
+    chosen["step_grid"] = list(read_step_grid(arguments.step_grid)) if arguments.step_grid else None
     spec = pipeline.model.label_spec
     prompts = find_prompt_maps(arguments, sources, spec)
     predictor = VideoPredictor(pipeline.model, **chosen, **prompt_options(arguments, spec))

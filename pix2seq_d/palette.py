@@ -200,3 +200,30 @@ def _codes(class_map: np.ndarray, instance_map: np.ndarray, spec: LabelSpec) -> 
 
 def _look_up(table: np.ndarray, index: np.ndarray) -> np.ndarray:
     return np.take(table, index, axis=0)
+
+
+# Strengths
+
+_HEAT = np.array([[70, 15, 110], [190, 40, 90], [250, 120, 20], [255, 240, 90]], float)  # at 0, 1/3, 2/3, 1
+
+
+def colour_heat(values: np.ndarray) -> np.ndarray:
+    """Strengths as colours from dark violet over red and orange to bright yellow, lighter all the way.
+
+    Args:
+        values: (H, W) in [0, 1].
+
+    Returns:
+        (H, W, 3) uint8.
+
+    Raises:
+        ValueError: another shape, or values that are not in [0, 1].
+    """
+    if values.ndim != 2 or not values.size:
+        raise ValueError(f"values: expected shape (H, W), got {values.shape}")
+    low, high = float(values.min()), float(values.max())
+    if not (low >= 0 and high <= 1):  # nor NaN
+        raise ValueError(f"values: expected numbers in [0, 1], got {low:g}..{high:g}")
+    places = np.linspace(0, 1, len(_HEAT))
+    table = np.stack([np.interp(np.linspace(0, 1, 256), places, channel) for channel in _HEAT.T], axis=1)
+    return np.rint(table).astype(np.uint8)[np.rint(255 * values).astype(np.uint8)]

@@ -1,7 +1,8 @@
 """Frames of videos, or images of their own -> panoptic maps, overlays and an animation per sequence, resumable.
 
 OUTPUT/panoptic/{sequence}/{frame}.png (KITTI-STEP encoding), OUTPUT/overlay/{sequence}/{frame}.png,
-OUTPUT/overview/{sequence}.gif, OUTPUT/inference.json (settings, finished sequences, skipped frames).
+OUTPUT/overview/{sequence}.gif, OUTPUT/inference.json (settings, finished sequences, skipped frames); of several samples
+OUTPUT/uncertainty/{sequence}/{frame}.png and OUTPUT/segments/{sequence}/{frame}.json.
 """
 
 from __future__ import annotations

@@ -1,26 +1,45 @@
-"""What a prediction leaves on disk, for one video: maps, overlays, confidence, an animation and a contact sheet."""
+"""What a prediction leaves on disk, for one video: maps, overlays, confidence, an animation and a contact sheet; and
+where several samples were drawn their differences and segments.
+"""
 
 from __future__ import annotations
 
+import json
 import math
 import sys
+from collections.abc import Collection
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 
 from pix2seq_d.animation import MAX_HELD_BYTES, AnimationWriter
-from pix2seq_d.data.formats import read_kitti_step, write_image, write_kitti_step, write_png
+from pix2seq_d.data.formats import (
+    DataError,
+    read_kitti_step,
+    write_bytes,
+    write_image,
+    write_kitti_step,
+    write_png,
+)
 from pix2seq_d.labels import LabelSpec
 from pix2seq_d.pictures import captioned, grid, resize_picture, save_picture
-from pix2seq_d.video.panoptic_map import PanopticMap
+from pix2seq_d.video.panoptic_map import PanopticMap, Uncertainty
 from pix2seq_d.visualize import overlay, overview
 
 DEFAULT_FPS = 10.0  # of frames that come without a rate
 FASTEST = {".gif": 50.0, ".webp": 50.0, ".mp4": 1000.0}  # browsers slow down faster GIFs; files may claim any rate
 SHEET_WIDTH = 320  # of a picture of the contact sheet
+FRAME_FILES = {  # of every frame: folder -> suffix
+    "panoptic": ".png",
+    "overlay": ".png",
+    "confidence": ".png",
+    "uncertainty": ".png",
+    "segments": ".json",
+}
 
 
 @dataclass(frozen=True)
@@ -120,7 +139,7 @@ class ResultFiles:
         return self
 
     def add(self, index: int, name: str, frame: np.ndarray, result: PanopticMap, *, drawn: bool = True) -> None:
-        """Writes a frame's results.
+        """Writes a frame's results, and removes what an earlier run has written for it that this one does not write.
 
         Args:
             index: place of the frame in the sequence.
@@ -129,12 +148,15 @@ class ResultFiles:
             result: prediction of that size.
             drawn: on animation and sheet too; False where frames come in another order than that of time.
         """
-        file = f"{self.sequence_id}/{name}.png"
-        write_kitti_step(self.output / "panoptic" / file, result.class_map, result.instance_map)
+        self.drop(name, kinds=self._not_written(result))
+        write_kitti_step(self._path("panoptic", name), result.class_map, result.instance_map)
         if self.settings.confidence:
-            write_png(self.output / "confidence" / file, np.rint(255 * result.confidence).astype(np.uint8))
+            write_png(self._path("confidence", name), _in_255ths(result.confidence))
+        if result.uncertainty is not None:
+            write_png(self._path("uncertainty", name), encode_uncertainty(result.uncertainty))
+            write_bytes(self._path("segments", name), _segments_json(result, self.spec))
         picture = overlay(frame, result.class_map, result.instance_map, self.spec)
-        write_image(self.output / "overlay" / file, picture)
+        write_image(self._path("overlay", name), picture)
         if drawn:
             self._draw(index, name, frame, result, picture)
 
@@ -142,7 +164,7 @@ class ResultFiles:
         """Puts a frame that is written on animation and sheet; index, name and frame as in `add`."""
         if self.film is None and not self.sheet.places:
             return
-        maps = read_kitti_step(self.output / "panoptic" / self.sequence_id / f"{name}.png")
+        maps = read_kitti_step(self._path("panoptic", name))
         result = PanopticMap(*maps, np.ones(frame.shape[:2], np.float32))
         self._draw(index, name, frame, result, overlay(frame, *maps, self.spec))
 
@@ -151,10 +173,17 @@ class ResultFiles:
         if self.film is not None:
             self.film.add(frame, result, picture, self.spec)
 
-    def drop(self, name: str) -> None:
-        """Removes what an earlier run has written for a frame that is skipped now."""
-        for kind in ("panoptic", "overlay", "confidence"):
-            (self.output / kind / self.sequence_id / f"{name}.png").unlink(missing_ok=True)
+    def drop(self, name: str, *, kinds: Collection[str] = tuple(FRAME_FILES)) -> None:
+        """Removes what an earlier run has written for a frame that is skipped now; `kinds` are of FRAME_FILES."""
+        for kind in kinds:
+            self._path(kind, name).unlink(missing_ok=True)
+
+    def _path(self, kind: str, name: str) -> Path:
+        return self.output / kind / self.sequence_id / f"{name}{FRAME_FILES[kind]}"
+
+    def _not_written(self, result: PanopticMap) -> list[str]:
+        kinds = [] if self.settings.confidence else ["confidence"]
+        return kinds if result.uncertainty is not None else [*kinds, "uncertainty", "segments"]
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -204,3 +233,55 @@ class _Sheet:
         height, width = self.cells[0].shape[:2]
         columns = max(1, round(math.sqrt(len(self.cells) * 4 / 3 * height / width)))
         return grid([self.cells[k : k + columns] for k in range(0, len(self.cells), columns)])
+
+
+# Several samples
+
+
+def encode_uncertainty(uncertainty: Uncertainty) -> np.ndarray:
+    """(H, W, 3) uint8: class entropy in R, instance disagreement in G, both in 255ths; B is 0."""
+    entropy, disagreement = (_in_255ths(v) for v in (uncertainty.class_entropy, uncertainty.instance_disagreement))
+    return np.dstack([entropy, disagreement, np.zeros_like(entropy)])
+
+
+def read_segments(path: Path) -> list[dict[str, Any]]:
+    """What `segments/{sequence}/{frame}.json` says of the segments of a frame.
+
+    Returns:
+        Of each segment `class_id` (train id), `class`, `instance_id` (0 of stuff), `area` in pixels, `score` (mean
+        confidence) and `agreement` of the samples, both in [0, 1].
+
+    Raises:
+        DataError: the file is broken.
+    """
+    keys = {"class_id": int, "class": str, "instance_id": int, "area": int, "score": float, "agreement": float}
+    try:
+        told = json.loads(path.read_text("utf-8"))["segments"]
+        segments = [{key: kind(segment[key]) for key, kind in keys.items()} for segment in told]
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
+        raise DataError(f"{path}: expected the segments of a frame, found none that can be read ({error})") from None
+    for segment in segments:
+        for key in ("score", "agreement"):
+            if not 0 <= segment[key] <= 1:  # nor NaN
+                raise DataError(f"{path}: expected {key} in [0, 1], found {segment[key]}")
+    return segments
+
+
+def _segments_json(result: PanopticMap, spec: LabelSpec) -> bytes:
+    segments = [
+        {
+            "class_id": s["label_id"],
+            "class": spec.class_names[s["label_id"]],
+            "instance_id": s["instance_id"],
+            "area": s["area"],
+            "score": round(s["score"], 4),
+            "agreement": round(s["agreement"], 4),
+        }
+        for s in result.segments_info
+    ]
+    lines = ",\n".join(json.dumps(segment, ensure_ascii=False) for segment in segments)
+    return f'{{"segments": [\n{lines}\n]}}\n'.encode()
+
+
+def _in_255ths(values: np.ndarray) -> np.ndarray:
+    return np.rint(255 * values).astype(np.uint8)

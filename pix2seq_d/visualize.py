@@ -16,7 +16,7 @@ import numpy as np
 
 from pix2seq_d.animation import AnimationWriter, save_animation
 from pix2seq_d.labels import LabelSpec
-from pix2seq_d.palette import check_maps, colour_classes, colour_instances, colour_panoptic
+from pix2seq_d.palette import check_maps, colour_classes, colour_heat, colour_instances, colour_panoptic
 from pix2seq_d.pictures import (
     Colour,
     captioned,
@@ -33,6 +33,7 @@ from pix2seq_d.pictures import (
 __all__ = [
     "AnimationWriter",
     "colour_classes",
+    "colour_heat",
     "colour_instances",
     "colour_panoptic",
     "contact_sheet",
@@ -45,6 +46,7 @@ __all__ = [
     "plot_curve",
     "save_animation",
     "save_picture",
+    "uncertainty_overlay",
     "write_result_animations",
 ]
 
@@ -122,9 +124,31 @@ def overlay(
     return draw_boundaries(picture, np.where(is_thing, class_map.astype(np.int64), spec.void_id), ids)
 
 
-def _check_frame(name: str, picture: np.ndarray, class_map: np.ndarray) -> None:
-    if picture.shape[:2] != class_map.shape:
-        raise ValueError(f"{name}: expected the size of class_map, {class_map.shape}, got {picture.shape[:2]}")
+def uncertainty_overlay(frame: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Heat over the frame in grey: the higher the value, the more of its colour is seen.
+
+    Args:
+        frame: (H, W, 3) uint8.
+        values: (H, W) in [0, 1], such as those of Uncertainty; 0 shows the grey frame, 1 its colour alone.
+
+    Returns:
+        (H, W, 3) uint8.
+
+    Raises:
+        TypeError: a frame of another dtype.
+        ValueError: other shapes, or values that are not in [0, 1].
+    """
+    check_picture("frame", frame)
+    heat = colour_heat(values)
+    _check_frame("frame", frame, values, of="values")
+    share = np.sqrt(values, dtype=np.float32)[..., None]  # most values are small
+    grey = (frame @ np.array([0.299, 0.587, 0.114], np.float32))[..., None]  # luma of BT.601
+    return np.rint((1 - share) * grey + share * heat).astype(np.uint8)
+
+
+def _check_frame(name: str, picture: np.ndarray, values: np.ndarray, *, of: str = "class_map") -> None:
+    if picture.shape[:2] != values.shape:
+        raise ValueError(f"{name}: expected the size of {of}, {values.shape}, got {picture.shape[:2]}")
 
 
 # Sheets

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from cityscapes_tree import write_fine, write_images
+from dataset_trees import WRITERS
 from tiny_runs import tiny_config
 from zips import make_zip
 
@@ -290,9 +291,8 @@ def first_batches(config: RunConfig, count: int, **options: int) -> list[Batch]:
 
 
 def same(a: Batch, b: Batch) -> bool:
-    return a.names == b.names and all(
-        torch.equal(getattr(a, f.name), getattr(b, f.name)) for f in dataclasses.fields(Batch) if f.name != "names"
-    )
+    pairs = [(getattr(a, f.name), getattr(b, f.name)) for f in dataclasses.fields(Batch)]
+    return all(torch.equal(x, y) if isinstance(x, torch.Tensor) else x == y for x, y in pairs)
 
 
 def test_the_loader_begins_where_a_step_begins(tmp_path: Path) -> None:
@@ -320,3 +320,43 @@ def test_bad_clips_are_skipped_where_that_is_wished(tmp_path: Path) -> None:
     loader = build.build_train_loader(config, build.build_model(config), start=0, num_processes=1)
     assert isinstance(loader.dataset, SkippingClips)
     assert loader.dataset.listing == tmp_path / "run" / "bad_files.txt"
+
+
+# own past maps
+
+
+@pytest.mark.parametrize("option", ["--data.pseudo_video false", "--data.pseudo_video true"])
+def test_own_past_maps_bring_older_maps_and_the_images_of_the_past(option: str, tmp_path: Path) -> None:
+    """Maps at -4 to 0 for the past offsets -2 and -1, and two images; without the switch three maps and no image."""
+    options = [*option.split(), "--model.past_offsets", "[-2,-1]"]
+    batch = first_batches(tiny_config(tmp_path, *options, "--loss.own_past_rate", "0.1"), 1)[0].to("cpu")
+    assert batch.class_codes.shape == (2, 5, 16, 32)
+    assert batch.present.shape == (2, 5)
+    assert batch.past_frames is not None
+    assert batch.past_frames.shape == (2, 2, 3, 32, 64)
+    assert batch.past_frames.float().std() > 1
+    plain = first_batches(tiny_config(tmp_path, *options), 1)[0]
+    assert plain.class_codes.shape == (2, 3, 16, 32)
+    assert plain.past_frames is None
+
+
+@pytest.mark.parametrize("name", build.READERS)
+def test_every_reader_brings_images_of_the_past(name: str, tmp_path: Path) -> None:
+    """The second frame of the trees; stills have no past, and black images."""
+    WRITERS[name](tmp_path, name)
+    spec = name if name in LABEL_SPECS else "kitti-step"
+    config = DataConfig(dataset=name, root=str(tmp_path), label_spec=spec)  # type: ignore[arg-type]
+    clip = build.build_clips(config, "val", past_offsets=(-2, -1), size=(1, 8), all_frames=True)[1]
+    assert clip.frames.shape == (3, 1, 8, 3)
+    assert (clip.frames.reshape(3, -1).max(1) > 0).tolist() == clip.present.tolist()
+
+
+def test_settings_of_own_maps_reach_their_places() -> None:
+    loss = {"self_aligned_rate": 0.2, "own_past_rate": 0.3, "own_past_steps": 7}
+    config = replace(RunConfig(), loss=replace(RunConfig().loss, **loss, own_ramp=(3, 9)))
+    module = build.build_training_loss(config, on_meta(config))
+    assert (module.loss.self_aligned_rate, module.own_past_rate, module.own_past_steps) == (0.2, 0.3, 7)
+    assert build.build_loop_settings(config).own_ramp == (3, 9)
+    images = replace(config, model=replace(config.model, past_offsets=()))
+    with pytest.raises(ValueError, match=r"^loss.own_past_rate: expected 0 where model.past_offsets is empty"):
+        build.build_training_loss(images, on_meta(images))

@@ -1,4 +1,4 @@
-"""docs/inference.md: its commands have options that there are, and its tables name all of them; its pictures exist."""
+"""docs/inference.md: commands have options that there are, tables name all of them, examples run, pictures exist."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import argparse
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from pix2seq_d.commands_report import add_report_arguments
+from pix2seq_d.data import synthetic
 from pix2seq_d.evaluation import add_evaluation_arguments
 from pix2seq_d.inference import add_inference_arguments
 from pix2seq_d.report.frame_layers import HEAT_LAYERS
@@ -54,6 +57,25 @@ def test_every_option_of_inputs_and_outputs_is_on_the_page() -> None:
     }
     assert not missing
     assert all(f"`{layer.folder}/" in PAGE for layer in HEAT_LAYERS)
+
+
+def test_python_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One after another, on shorter clips than the page's and with fewer steps."""
+    (tmp_path / "checkpoints").symlink_to(DOCS.parent / "checkpoints")
+    monkeypatch.chdir(tmp_path)
+    synthetic.main("--output data/toy --split val --num_sequences 2 --num_frames 2".split())
+    blocks = re.findall("```python\n(.*?)```", PAGE, re.DOTALL)
+    assert len(blocks) >= 8
+    names: dict[str, Any] = {}
+    for block in blocks:
+        fast = block.replace("num_steps=10", "num_steps=2").replace("num_steps_next=3", "num_steps_next=1")
+        exec(compile(fast, "docs/inference.md", "exec"), names)
+    assert [len(maps) for maps in names["both"]] == [2, 2]
+    assert len(names["stills"]) == 2
+    assert not np.array_equal(names["one"][0].confidence, names["other"][0].confidence)
+    assert names["car"].sum() == names["maps"][0].segments_info[-1]["area"]
+    assert (names["told"][0].instance_map[names["car"]] == 7).all()
+    assert names["unsure"].shape == (96, 320)
 
 
 def test_pictures_are_there() -> None:

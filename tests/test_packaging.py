@@ -124,7 +124,7 @@ def test_dev_covers_what_the_tests_import() -> None:
 
 
 def test_extras_and_ranges() -> None:
-    assert set(PROJECT["optional-dependencies"]) == {"fast", "video", "browser", "notebook", "dev"}
+    assert set(PROJECT["optional-dependencies"]) == {"fast", "video", "browser", "notebook", "app", "dev"}
     for requirement in [*PROJECT["dependencies"], *chain(*PROJECT["optional-dependencies"].values())]:
         assert [s.operator for s in Requirement(requirement).specifier] == [">="], f"{requirement}: a floor, no cap"
     assert not {"torchvision", "timm"} & _names(PROJECT["dependencies"])
@@ -194,9 +194,8 @@ def test_wheel_holds_the_package_and_nothing_else(tmp_path: Path) -> None:
         metadata = archive.read(next(name for name in names if name.endswith("METADATA"))).decode()
     package = {name for name in names if ".dist-info/" not in name}
     page = {f"pix2seq_d/report/page.{suffix}" for suffix in ("html", "css", "js")}
-    assert package == {p.relative_to(ROOT).as_posix() for p in (ROOT / "pix2seq_d").rglob("*.py")} | page | {
-        "pix2seq_d/py.typed"
-    }
+    others = {"pix2seq_d/app/page.css", "pix2seq_d/py.typed"}
+    assert package == {p.relative_to(ROOT).as_posix() for p in (ROOT / "pix2seq_d").rglob("*.py")} | page | others
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert f"Version: {pix2seq_d.__version__}" in metadata
     assert "License-Expression: Apache-2.0" in metadata

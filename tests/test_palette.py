@@ -12,6 +12,7 @@ from pix2seq_d.palette import (
     STUFF_COLOUR,
     class_colours,
     colour_classes,
+    colour_heat,
     colour_instances,
     colour_panoptic,
     instance_table,
@@ -151,3 +152,20 @@ def test_made_up_class_colours() -> None:
     assert apart.min() > 0.1
     assert class_colours(40)[:19] == colours
     assert len(set(class_colours(255))) == 255
+
+
+def test_heat_gets_lighter_all_the_way() -> None:
+    ramp = colour_heat(np.linspace(0, 1, 256)[None])[0]
+    assert ramp[0].tolist() == [70, 15, 110]
+    assert ramp[-1].tolist() == [255, 240, 90]
+    assert ramp[85].tolist() == [190, 40, 90]  # a third
+    luma = ramp @ [0.299, 0.587, 0.114]
+    assert (luma[4:] > luma[:-4]).all()  # single steps are rounded
+
+
+def test_heat_refuses() -> None:
+    for wrong in ([[0.5, 1.5]], [[-0.1]], [[np.nan]]):
+        with pytest.raises(ValueError, match=r"values: expected numbers in \[0, 1\], got"):
+            colour_heat(np.array(wrong))
+    with pytest.raises(ValueError, match=r"values: expected shape \(H, W\), got \(3,\)"):
+        colour_heat(np.zeros(3))

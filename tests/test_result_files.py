@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from pix2seq_d import result_files
-from pix2seq_d.data.formats import read_image, read_png
+from pix2seq_d.data.formats import DataError, read_image, read_png
 from pix2seq_d.labels import get_label_spec
-from pix2seq_d.result_files import AnimationSettings, OutputSettings, ResultFiles
-from pix2seq_d.video.panoptic_map import PanopticMap
+from pix2seq_d.result_files import FRAME_FILES, AnimationSettings, OutputSettings, ResultFiles, read_segments
+from pix2seq_d.video.panoptic_map import PanopticMap, Uncertainty
 
 SPEC = get_label_spec("kitti-step")
 SIZE = (30, 40)
@@ -47,6 +49,62 @@ def test_only_what_is_asked_for(tmp_path: Path) -> None:
 def test_confidence_is_written_in_255ths(tmp_path: Path) -> None:
     write(tmp_path, OutputSettings(STILL, confidence=True), count=1)
     assert (read_png(tmp_path / "confidence/v/00.png", kinds=("greyscale",)) == 128).all()  # 127.5, to even
+
+
+def sampled() -> PanopticMap:
+    """Road, and in the lower half car 4; two samples agree on three quarters of the car."""
+    drawn = result()
+    drawn.class_map[15:], drawn.instance_map[15:] = 13, 4
+    entropy, disagreement = np.zeros((2, *SIZE), np.float32)
+    entropy[0], disagreement[15:] = 1, 0.5
+    drawn.uncertainty = Uncertainty(entropy, disagreement, {(0, 0): 1.0, (13, 4): 0.75, (13, 9): 0.1})
+    return drawn
+
+
+def test_several_samples_leave_their_differences(tmp_path: Path) -> None:
+    with ResultFiles(tmp_path, "v", SPEC, OutputSettings(STILL), num_frames=1) as files:
+        files.add(0, "00", np.zeros((*SIZE, 3), np.uint8), sampled())
+    values = read_png(tmp_path / "uncertainty/v/00.png", kinds=("RGB",))
+    assert values[0, 0].tolist() == [255, 0, 0]
+    assert values[20, 0].tolist() == [0, 128, 0]  # 127.5, to even
+    assert json.loads((tmp_path / "segments/v/00.json").read_text()) == {
+        "segments": read_segments(tmp_path / "segments/v/00.json")
+    }
+    road = {"class_id": 0, "class": "road", "instance_id": 0, "area": 600, "score": 0.5, "agreement": 1.0}
+    car = {"class_id": 13, "class": "car", "instance_id": 4, "area": 600, "score": 0.5, "agreement": 0.75}
+    assert read_segments(tmp_path / "segments/v/00.json") == [road, car]
+
+
+def test_what_is_not_written_any_more_is_removed(tmp_path: Path) -> None:
+    settings = OutputSettings(STILL, confidence=True)
+    with ResultFiles(tmp_path, "v", SPEC, settings, num_frames=2) as files:
+        for k in range(2):
+            files.add(k, f"{k:02d}", np.zeros((*SIZE, 3), np.uint8), sampled())
+    assert len([p for p in tmp_path.rglob("*") if p.is_file()]) == 10
+    assert write(tmp_path, OutputSettings(STILL), count=1) == {
+        *(f"{kind}/v/00.png" for kind in ("panoptic", "overlay")),
+        *(f"{kind}/v/01{suffix}" for kind, suffix in FRAME_FILES.items()),
+    }
+    ResultFiles(tmp_path, "v", SPEC, OutputSettings(STILL), num_frames=1).drop("01")
+    assert not list(tmp_path.rglob("01.*"))
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"segments": [{"class_id": 1}]}', '{"segments": [3]}', '{"segments": 3}'])
+def test_broken_segments(tmp_path: Path, text: str) -> None:
+    (tmp_path / "0.json").write_text(text)
+    with pytest.raises(DataError, match=r"0\.json: expected the segments of a frame, found none that can be read"):
+        read_segments(tmp_path / "0.json")
+
+
+def test_segments_out_of_range(tmp_path: Path) -> None:
+    segment = {"class_id": 0, "class": "road", "instance_id": 0, "area": 3, "score": 0.5, "agreement": 0.5}
+    for key, value in (("score", 1.5), ("agreement", math.nan)):
+        (tmp_path / "0.json").write_text(json.dumps({"segments": [segment | {key: value}]}))
+        with pytest.raises(DataError, match=rf"0\.json: expected {key} in \[0, 1\], found {value}"):
+            read_segments(tmp_path / "0.json")
+    (tmp_path / "0.json").write_text(json.dumps({"segments": [segment | {"area": math.inf}]}))
+    with pytest.raises(DataError, match=r"none that can be read"):
+        read_segments(tmp_path / "0.json")
 
 
 def test_contact_sheet_of_evenly_spaced_frames(tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ class _Slope(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(()))
 
-    def forward(self, batch: Batch, generators: object, times: object = None) -> LossOutput:
+    def forward(self, batch: Batch, generators: object, times: object = None, ramp: float = 1.0) -> LossOutput:
         return LossOutput(self.weight * 1.0, self.weight.detach()[None], torch.zeros(1))
 
 

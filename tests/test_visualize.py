@@ -19,6 +19,7 @@ from pix2seq_d.visualize import (
     overlay,
     overview,
     pair_by_stem,
+    uncertainty_overlay,
     write_result_animations,
 )
 
@@ -122,6 +123,26 @@ def test_errors_on_the_frame() -> None:
         draw_boundaries(frame, class_map, instance_map, strength=-1)
     with pytest.raises(TypeError, match="instance_map: expected an array of integers"):
         draw_boundaries(frame, class_map, instance_map.astype(float))
+
+
+def test_uncertainty_over_the_grey_frame() -> None:
+    """0.299 * 200 + 0.587 * 100 + 0.114 * 0 = 118.5; a quarter shows its colour by half."""
+    frame = np.full((2, 2, 3), (200, 100, 0), np.uint8)
+    values = np.array([[0, 1], [0.25, 0]], np.float32)
+    picture = uncertainty_overlay(frame, values)
+    assert np.abs(picture[0, 0].astype(float) - 118.5).max() <= 0.5
+    assert picture[0, 1].tolist() == [255, 240, 90]
+    quarter = np.rint((118.5 + visualize.colour_heat(values)[1, 0].astype(float)) / 2)
+    assert np.abs(picture[1, 0] - quarter).max() <= 1
+    assert picture.dtype == np.uint8
+
+
+def test_uncertainty_overlay_refuses() -> None:
+    frame = np.zeros((2, 3, 3), np.uint8)
+    with pytest.raises(ValueError, match=r"frame: expected the size of values, \(3, 2\), got \(2, 3\)"):
+        uncertainty_overlay(frame, np.zeros((3, 2)))
+    with pytest.raises(TypeError, match="frame: expected a uint8 array"):
+        uncertainty_overlay(frame.astype(float), np.zeros((2, 3)))
 
 
 # Sheets

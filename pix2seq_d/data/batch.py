@@ -55,6 +55,8 @@ class Batch:
         crowd: (B, h, w) bool, thing pixels of the last map without an instance: their instance code is unknown.
         present: (B, L) bool, as in Clip.
         names: `sequence/frame` of every sample.
+        past_frames: (B, F - 1, 3, H, W) uint8 RGB, images of the last F - 1 frames before it; None where the loader
+            was not asked for them.
     """
 
     frame: Tensor
@@ -63,6 +65,7 @@ class Batch:
     crowd: Tensor
     present: Tensor
     names: list[str]
+    past_frames: Tensor | None = None
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on `device`, every tensor contiguous and codes as int64."""
@@ -75,7 +78,7 @@ class Batch:
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> Batch:
         tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "names"}
-        changed: dict[str, Any] = {name: function(tensor) for name, tensor in tensors.items()}
+        changed: dict[str, Any] = {name: function(tensor) for name, tensor in tensors.items() if tensor is not None}
         return replace(self, **changed)
 
     def __len__(self) -> int:

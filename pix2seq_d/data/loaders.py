@@ -7,7 +7,7 @@ L maps of a clip, h w mask size, B batch.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -125,16 +125,26 @@ class TrainingClips(Dataset[Batch]):
         spec: label spec of the maps.
         num_instance_codes: codes for objects, 0 not counted; 0 trains classes only (every instance code 0, no crowd).
         seed: of the whole run, not negative.
+        past_images: images of past frames that a sample carries, of those that the clips have; the newest ones.
 
     Raises:
         ValueError: a negative number, or a dataset that says that it has no labels (`has_labels` False: test splits).
     """
 
     def __init__(
-        self, dataset: ClipDataset, transform: ClipTransform, spec: LabelSpec, *, num_instance_codes: int, seed: int
+        self,
+        dataset: ClipDataset,
+        transform: ClipTransform,
+        spec: LabelSpec,
+        *,
+        num_instance_codes: int,
+        seed: int,
+        past_images: int = 0,
     ) -> None:
         if num_instance_codes < 0 or seed < 0:
             raise ValueError(f"expected num_instance_codes and seed >= 0, got {num_instance_codes} and {seed}")
+        if past_images < 0:
+            raise ValueError(f"past_images: expected at least 0, got {past_images}")
         if not getattr(dataset, "has_labels", True):
             raise ValueError("dataset: expected frames with label maps to train on, got a split without them")
         self.dataset = dataset
@@ -142,6 +152,7 @@ class TrainingClips(Dataset[Batch]):
         self.spec = spec
         self.num_instance_codes = num_instance_codes
         self.seed = seed
+        self.past_images = past_images
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -154,7 +165,7 @@ class TrainingClips(Dataset[Batch]):
             clip = self._read_clip(self.dataset, index, generator)
         else:
             clip = self.dataset.draw(epoch, index) if isinstance(self.dataset, VaryingClips) else self.dataset[index]
-            clip = self.transform.apply(clip, self.transform.make_params(clip, generator))
+            clip = self.transform.apply(self._keep_images(clip), self.transform.make_params(clip, generator))
         return encode_clip(clip, self.spec, num_instance_codes=self.num_instance_codes, generator=generator)
 
     def _read_clip(self, dataset: PickingClips, index: int, generator: np.random.Generator) -> Clip:
@@ -165,7 +176,10 @@ class TrainingClips(Dataset[Batch]):
             return self.transform.pixel_picker(drawn[0])
 
         clip = dataset.read_clip(index, choose)
-        return self.transform.finish(clip, drawn[0])
+        return self.transform.finish(self._keep_images(clip), drawn[0])
+
+    def _keep_images(self, clip: Clip) -> Clip:
+        return replace(clip, frames=clip.frames[-1 - self.past_images :])
 
 
 def encode_clip(
@@ -176,7 +190,7 @@ def encode_clip(
     An object is a class and an instance id together: equal ids in two classes get two codes.
 
     Args:
-        clip: frames (F, H, W, 3), maps (L, h, w); the last frame is taken.
+        clip: frames (F, H, W, 3), maps (L, h, w); the last frame is to be predicted.
         spec: label spec of the maps.
         num_instance_codes: as in TrainingClips.
         generator: draws the permutation of the codes; None keeps them in order.
@@ -197,8 +211,10 @@ def encode_clip(
     frames = starts // clip.class_map[0].size
     codes = assign_codes(objects, frames, num_instance_codes, generator, name=clip.name)
     last = np.flatnonzero(frames == len(clip.class_map) - 1)
+    images = torch.from_numpy(np.ascontiguousarray(clip.frames)).permute(0, 3, 1, 2)
     return Batch(
-        frame=torch.from_numpy(np.ascontiguousarray(clip.frames[-1])).permute(2, 0, 1)[None],
+        frame=images[-1:],
+        past_frames=images[None, :-1] if len(images) > 1 else None,
         class_codes=_paint(class_codes.astype(np.uint8), lengths, clip.class_map.shape),
         instance_codes=_paint(codes.astype(np.int32), lengths, clip.class_map.shape),
         crowd=_paint(crowd[last], lengths[last], clip.class_map.shape[1:]),
@@ -218,10 +234,13 @@ def collate(samples: Sequence[Batch]) -> Batch:
         raise ValueError("expected at least one sample, got none")
     parts = {f.name: [getattr(s, f.name) for s in samples] for f in fields(Batch)}
     names = [name for part in parts.pop("names") for name in part]
-    # frames in the memory order of images, as `encode_clip` leaves them: copying is six times faster than turning
-    frame = torch.cat([part.permute(0, 2, 3, 1) for part in parts.pop("frame")]).permute(0, 3, 1, 2)
+    past = parts.pop("past_frames")
+    images = {"frame": parts.pop("frame")} | ({} if past[0] is None else {"past_frames": past})
     tensors: dict[str, Tensor] = {key: torch.cat(values) for key, values in parts.items()}
-    return Batch(names=names, frame=frame, **tensors)
+    # images in their own memory order, as `encode_clip` leaves them: copying is six times faster than turning
+    for key, values in images.items():
+        tensors[key] = torch.cat([image.movedim(-3, -1) for image in values]).movedim(-1, -3)
+    return Batch(names=names, **tensors)
 
 
 # Order
@@ -284,13 +303,16 @@ def build_loader(
     start: int = 0,
     num_workers: int = 0,
     skip_listing: Path | None = None,
+    past_images: int = 0,
 ) -> DataLoader[Batch]:
     """The endless training loader: TrainingClips in the order of EpochBatches, see there for the arguments.
 
     Workers stay alive and use one thread each (PyTorch sees to that); memory is pinned where CUDA is present. With a
     `skip_listing`, clips that cannot be read are skipped and listed there, see SkippingClips; else they raise.
     """
-    clips = TrainingClips(dataset, transform, spec, num_instance_codes=num_instance_codes, seed=seed)
+    clips = TrainingClips(
+        dataset, transform, spec, num_instance_codes=num_instance_codes, seed=seed, past_images=past_images
+    )
     return DataLoader(
         clips if skip_listing is None else SkippingClips(clips, skip_listing),
         batch_sampler=EpochBatches(len(clips), batch_size, seed=seed, start=start),

@@ -39,17 +39,30 @@ class DiffusionLoss:
         target: "softmax" = grouped cross-entropy over codes (ours), "mse" = regression of the bits (ablation; the
             denoiser returns bits then), divided by scale^2 so that both have a comparable size.
         self_cond_rate: probability per sample of feeding the first x0 estimate back.
+        self_aligned_rate: probability per sample of noising the denoiser's own x0 estimate in place of x0 (self-aligned
+            denoising of DDP, arXiv 2303.17559): samplers show it nothing else. The estimate is made from x0 noised to a
+            later time, drawn uniformly from [t, 1]: it holds what breaks the symmetry of the instance codes.
+
+    Raises:
+        ValueError: an unknown target, a rate outside of 0..1.
     """
 
     def __init__(
-        self, schedule: Schedule, codec: BitCodec, *, target: str = "softmax", self_cond_rate: float = 0.0
+        self,
+        schedule: Schedule,
+        codec: BitCodec,
+        *,
+        target: str = "softmax",
+        self_cond_rate: float = 0.0,
+        self_aligned_rate: float = 0.0,
     ) -> None:
         if target not in TARGETS:
             raise ValueError(f"target: expected one of {', '.join(TARGETS)}, got {target!r}")
-        if not 0 <= self_cond_rate <= 1:
-            raise ValueError(f"self_cond_rate: expected a probability, got {self_cond_rate}")
+        for name, rate in (("self_cond_rate", self_cond_rate), ("self_aligned_rate", self_aligned_rate)):
+            if not 0 <= rate <= 1:
+                raise ValueError(f"{name}: expected a probability, got {rate}")
         self.schedule, self.codec = schedule, codec
-        self.target, self.self_cond_rate = target, self_cond_rate
+        self.target, self.self_cond_rate, self.self_aligned_rate = target, self_cond_rate, self_aligned_rate
 
     def __call__(
         self,
@@ -60,6 +73,8 @@ class DiffusionLoss:
         weight: Tensor | None = None,
         t: Tensor | None = None,
         generator: Generators = None,
+        *,
+        ramp: float = 1.0,
     ) -> LossOutput:
         """One evaluation.
 
@@ -71,11 +86,13 @@ class DiffusionLoss:
             weight: (B, G, h, w) pixel weights, 0 = no loss; None = 1 everywhere.
             t: (B,) times in [0, 1]; None draws them uniformly.
             generator: source of t, noise and self-conditioning; a sequence gives each sample its own.
+            ramp: factor on self_aligned_rate, in [0, 1]; where their product is 0, nothing more is drawn or computed.
         """
         b = len(x0)
         t = draw(torch.rand, (b,), x0, generator) if t is None else t
-        gamma = self.schedule(t)
-        x_t = add_noise(x0, gamma, draw(torch.randn, x0.shape, x0, generator))
+        gamma, eps = self.schedule(t), draw(torch.randn, x0.shape, x0, generator)
+        shown = self._self_aligned(denoiser, x0, t, cond, generator, self.self_aligned_rate * ramp)
+        x_t = add_noise(shown, gamma, eps)
         self_cond = self._self_cond(denoiser, x_t, gamma, cond, generator)
         prediction = denoiser(x_t, gamma, cond, self_cond)
         error = self._cross_entropy(prediction, codes) if self.target == "softmax" else self._mse(prediction, x0)
@@ -88,11 +105,27 @@ class DiffusionLoss:
         if self.self_cond_rate == 0:
             return None
         chosen = draw(torch.rand, (len(x_t),), x_t, generator) < self.self_cond_rate
+        return self._estimate(denoiser, x_t, gamma, cond) * chosen.view(-1, 1, 1, 1)
+
+    def _self_aligned(
+        self, denoiser: Callable[..., Tensor], x0: Tensor, t: Tensor, cond: Any, generator: Generators, rate: float
+    ) -> Tensor:
+        """x0 or, for a share of the samples, what the denoiser makes of x0 noised to a later time."""
+        if rate == 0:
+            return x0
+        u, later = draw(torch.rand, (len(x0), 2), x0, generator).unbind(1)
+        gamma = self.schedule(t + (1 - t) * later)
+        x_later = add_noise(x0, gamma, draw(torch.randn, x0.shape, x0, generator))
+        estimate = self._estimate(denoiser, x_later, gamma, cond).clamp(-self.codec.scale, self.codec.scale)
+        return torch.where((u < rate).view(-1, 1, 1, 1), estimate.to(x0.dtype), x0)
+
+    def _estimate(self, denoiser: Callable[..., Tensor], x_t: Tensor, gamma: Tensor, cond: Any) -> Tensor:
+        """(B, K, h, w) x0 estimate, without gradients."""
         with torch.no_grad():
             first = denoiser(x_t, gamma, cond, None)
             x0_estimate = self.codec.expected_bits(first) if self.target == "softmax" else first
         torch.clear_autocast_cache()  # older torch takes weights that were cast without gradients again
-        return x0_estimate.detach() * chosen.view(-1, 1, 1, 1)
+        return x0_estimate.detach()
 
     def _cross_entropy(self, logits: Tensor, codes: Tensor) -> Tensor:
         groups = zip(self.codec.split_logits(logits.float()), codes.unbind(1))

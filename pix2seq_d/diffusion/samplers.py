@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -41,6 +41,7 @@ def sample_ddim(
     t_start: float = 1.0,
     clip: float | None = None,
     stop_unchanged: float | None = None,
+    knots: Sequence[float] | None = None,
     generator: Generators = None,
     callback: Callback | None = None,
 ) -> Tensor:
@@ -56,6 +57,7 @@ def sample_ddim(
         clip: x0 estimates are clipped to [-clip, clip]; None leaves them.
         stop_unchanged: ends with an estimate that has this share of pixels or more, in every sample, in the code of the
             estimate before (bits by sign); None never does.
+        knots: warp of the times, see `time_grid`; None leaves them uniform.
         generator: unused, the process is deterministic given x_T; here so that samplers are interchangeable.
         callback: called with (step, x_t, x0 estimate) after every evaluation.
 
@@ -63,9 +65,10 @@ def sample_ddim(
         (B, K, h, w) the last x0 estimate.
 
     Raises:
-        ValueError: num_steps < 1, td_steps < 0, t_start or stop_unchanged outside (0, 1].
+        ValueError: num_steps < 1, td_steps < 0, t_start or stop_unchanged outside (0, 1], knots that do not fall from
+            1 to 0.
     """
-    grid = time_grid(num_steps, td_steps, t_start)
+    grid = time_grid(num_steps, td_steps, t_start, knots)
     return _reverse(_ddim_step, denoise, x_T, schedule, grid, clip, stop_unchanged, callback)
 
 
@@ -79,6 +82,7 @@ def sample_dpmpp_2m(
     t_start: float = 1.0,
     clip: float | None = None,
     stop_unchanged: float | None = None,
+    knots: Sequence[float] | None = None,
     generator: Generators = None,
     callback: Callback | None = None,
 ) -> Tensor:
@@ -98,7 +102,7 @@ def sample_dpmpp_2m(
         inverse_r = (log_snr(step.gamma_next) - last[0]) / (last[0] - before[0])
         return _ddim_step(x_t, _clip(x0 + inverse_r / 2 * (x0 - before[1]), clip), step)
 
-    grid = time_grid(num_steps, td_steps, t_start)
+    grid = time_grid(num_steps, td_steps, t_start, knots)
     return _reverse(advance, denoise, x_T, schedule, grid, clip, stop_unchanged, callback)
 
 
@@ -112,6 +116,7 @@ def sample_ddpm(
     t_start: float = 1.0,
     clip: float | None = None,
     stop_unchanged: float | None = None,
+    knots: Sequence[float] | None = None,
     generator: Generators = None,
     callback: Callback | None = None,
 ) -> Tensor:
@@ -127,7 +132,7 @@ def sample_ddpm(
         mean = g_s.sqrt() * (1 - alpha) / (1 - g_t) * x0 + alpha.sqrt() * noise * x_t
         return mean + ((1 - alpha) * noise).sqrt() * _noise_like(x_t, generator)
 
-    grid = time_grid(num_steps, td_steps, t_start)
+    grid = time_grid(num_steps, td_steps, t_start, knots)
     return _reverse(advance, denoise, x_T, schedule, grid, clip, stop_unchanged, callback)
 
 
@@ -141,6 +146,7 @@ def sample_renoise(
     t_start: float = 1.0,
     clip: float | None = None,
     stop_unchanged: float | None = None,
+    knots: Sequence[float] | None = None,
     generator: Generators = None,
     callback: Callback | None = None,
 ) -> Tensor:
@@ -148,13 +154,14 @@ def sample_renoise(
 
     Nothing of a pixel's old noise survives, only what the denoiser made of it, so the pixels of an object come to agree
     on its code. Not a sampler of the exact distribution: estimates are means, and the likelier code wins too often.
-    Arguments, result and errors as `sample_ddim`; `generator` draws the noise of each step.
+    Arguments, result and errors as `sample_ddim`; `generator` draws the noise of each step, a sequence of one per
+    sample that of each sample by itself.
     """
 
     def advance(x_t: Tensor, x0: Tensor, step: Step) -> Tensor:
         return step.gamma_next.sqrt() * x0 + (1 - step.gamma_next).sqrt() * _noise_like(x_t, generator)
 
-    grid = time_grid(num_steps, td_steps, t_start)
+    grid = time_grid(num_steps, td_steps, t_start, knots)
     return _reverse(advance, denoise, x_T, schedule, grid, clip, stop_unchanged, callback)
 
 

@@ -7,8 +7,11 @@ Cosine and linear follow Bit Diffusion (arXiv 2208.04202), sigmoid "On the Impor
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -73,8 +76,10 @@ def log_snr(gamma: Tensor) -> Tensor:
     return torch.log(gamma) - torch.log1p(-gamma)
 
 
-def time_grid(num_steps: int, td_steps: float = 0.0, t_start: float = 1.0) -> list[tuple[float, float]]:
-    """Pairs (t_now, t_next) of a sampler on uniform times.
+def time_grid(
+    num_steps: int, td_steps: float = 0.0, t_start: float = 1.0, knots: Sequence[float] | None = None
+) -> list[tuple[float, float]]:
+    """Pairs (t_now, t_next) of a sampler on uniform times, or on times warped by `knots`.
 
     Asymmetric time intervals (arXiv 2208.04202, section 2.4): t_next runs `td_steps` steps ahead, so the network is
     told that its input is noisier than it is.
@@ -82,10 +87,12 @@ def time_grid(num_steps: int, td_steps: float = 0.0, t_start: float = 1.0) -> li
     Args:
         num_steps: number of network evaluations, >= 1.
         td_steps: time difference in steps (not a fraction of [0, 1]), >= 0.
-        t_start: first time, in (0, 1]; steps are t_start / num_steps long.
+        t_start: first time, in (0, 1]; steps are shares 1 / num_steps of the way from there to 0.
+        knots: times at evenly spaced shares of the way from t = 1 to t = 0, straight lines between them, see
+            `check_knots`; None = (1, 0), times fall evenly.
 
     Raises:
-        ValueError: num_steps < 1, td_steps < 0 or t_start outside (0, 1].
+        ValueError: num_steps < 1, td_steps < 0, t_start outside (0, 1] or knots that do not fall from 1 to 0.
     """
     if num_steps < 1:
         raise ValueError(f"num_steps: expected at least 1, got {num_steps}")
@@ -94,7 +101,26 @@ def time_grid(num_steps: int, td_steps: float = 0.0, t_start: float = 1.0) -> li
     if not 0 < t_start <= 1:
         raise ValueError(f"t_start: expected a time in (0, 1], got {t_start}")
     grid = [(1 - i / num_steps, max(1 - (i + 1 + td_steps) / num_steps, 0.0)) for i in range(num_steps)]
-    return [(t_start * now, t_start * ahead) for now, ahead in grid]
+    if knots is None:
+        return [(t_start * now, t_start * ahead) for now, ahead in grid]
+    times = check_knots(knots)[::-1]
+    left = np.linspace(0, 1, len(times))  # of the way
+    start = np.interp(t_start, times, left)
+    warped = np.interp(start * np.array(grid), left, times)  # (num_steps, 2)
+    return [(float(now), float(ahead)) for now, ahead in warped]
+
+
+def check_knots(knots: Sequence[float]) -> tuple[float, ...]:
+    """The knots of a time grid as a tuple: two times or more, falling from 1 to 0.
+
+    Raises:
+        ValueError: they do not.
+    """
+    times = tuple(float(t) for t in knots)
+    if len(times) < 2 or (times[0], times[-1]) != (1, 0) or not all(a > b for a, b in pairwise(times)):
+        shown = ", ".join(f"{t:g}" for t in times[:20]) + (", ..." if len(times) > 20 else "")
+        raise ValueError(f"knots: expected two times or more, falling from 1 to 0, got ({shown})")
+    return times
 
 
 SCHEDULES: dict[str, type[CosineSchedule] | type[LinearSchedule] | type[SigmoidSchedule]] = {

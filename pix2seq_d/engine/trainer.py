@@ -27,6 +27,7 @@ from pix2seq_d.engine.ema import ema_distance, whole
 from pix2seq_d.engine.health import Meter, any_process, mean_by_bin, over_processes, peak_memory_mb
 from pix2seq_d.engine.interrupts import Interrupted
 from pix2seq_d.engine.optim import set_lr
+from pix2seq_d.engine.own_past import own_past
 from pix2seq_d.engine.runlog import RunLog
 from pix2seq_d.models.layers import seed_dropout
 from pix2seq_d.models.pix2seq_d import Pix2SeqD
@@ -46,9 +47,12 @@ class TrainingLoss(nn.Module):
         weight_power: p of the inverse-area pixel weight.
         past_dropout: probability of nulling each past map.
         past_dropout_all: probability of nulling all past maps of a sample.
+        own_past_rate: probability per sample of past maps that the model has predicted, see `own_past`; batches hold
+            the maps of `clip_offsets` and the past images then.
+        own_past_steps: denoising steps of such a past map.
 
     Raises:
-        ValueError: a probability outside of 0..1, a negative power.
+        ValueError: a probability outside of 0..1, a negative power, no steps.
     """
 
     def __init__(
@@ -59,19 +63,29 @@ class TrainingLoss(nn.Module):
         weight_power: float = 0.2,
         past_dropout: float = 0.15,
         past_dropout_all: float = 0.1,
+        own_past_rate: float = 0.0,
+        own_past_steps: int = 2,
     ) -> None:
         super().__init__()
         if not 0 <= weight_power < math.inf:
             raise ValueError(f"weight_power: expected at least 0, got {weight_power}")
-        for name, rate in (("past_dropout", past_dropout), ("past_dropout_all", past_dropout_all)):
+        rates = {"past_dropout": past_dropout, "past_dropout_all": past_dropout_all, "own_past_rate": own_past_rate}
+        for name, rate in rates.items():
             if not 0 <= rate <= 1:
                 raise ValueError(f"{name}: expected a probability, got {rate}")
+        if own_past_steps < 1:
+            raise ValueError(f"own_past_steps: expected at least 1, got {own_past_steps}")
         self.model, self.loss = model, loss
         self.weight_power = weight_power
         self.past_dropout, self.past_dropout_all = past_dropout, past_dropout_all
+        self.own_past_rate, self.own_past_steps = own_past_rate, own_past_steps
 
     def forward(
-        self, batch: Batch, generators: Sequence[torch.Generator], times: Sequence[float] | None = None
+        self,
+        batch: Batch,
+        generators: Sequence[torch.Generator],
+        times: Sequence[float] | None = None,
+        ramp: float = 1.0,
     ) -> LossOutput:
         """Loss of a batch.
 
@@ -79,19 +93,24 @@ class TrainingLoss(nn.Module):
             batch: of B clips.
             generators: B CPU generators.
             times: B of them, no tensor, which wrappers for half precision would round; None draws them uniformly.
+            ramp: factor on the rates at which the model sees its own estimates and past maps, in [0, 1].
         """
         seed_dropout(self.model, [g.initial_seed() for g in generators])
         groups = [batch.class_codes, batch.instance_codes][: len(self.model.codec.group_bits)]
         codes = torch.stack(groups, 2)  # (B, L, G, h, w)
-        present = drop_past(
-            batch.present[:, :-1], rate=self.past_dropout, rate_all=self.past_dropout_all, generators=generators
-        )
-        cond = self.model.condition(batch.frame.float() / 255, codes[:, :-1], present)
+        past, present = codes[:, :-1], batch.present[:, :-1]
+        if self.own_past_rate:
+            rate, steps = self.own_past_rate * ramp, self.own_past_steps
+            past, present = own_past(
+                self.model, self.loss.schedule, batch, codes, generators, rate=rate, num_steps=steps
+            )
+        present = drop_past(present, rate=self.past_dropout, rate_all=self.past_dropout_all, generators=generators)
+        cond = self.model.condition(batch.frame.float() / 255, past, present)
         target = codes[:, -1]  # (B, G, h, w)
         x0 = self.model.codec.encode(target)
         weight = self._pixel_weight(batch)[:, : target.shape[1]]
         t = None if times is None else torch.tensor(times, dtype=torch.float32, device=x0.device)
-        return self.loss(self.model.denoiser, x0, target, cond, weight, t, generators)
+        return self.loss(self.model.denoiser, x0, target, cond, weight, t, generators, ramp=ramp)
 
     def _pixel_weight(self, batch: Batch) -> Tensor:
         """(B, 2, h, w): inverse area, 0 on void; the instance code of crowds is unknown and carries no loss."""
@@ -113,6 +132,7 @@ class LoopSettings:
         max_skips: the run stops when so many steps in a row were skipped because a loss or gradient was not finite.
         stall_seconds: a batch that takes longer to arrive is reported.
         t_sampling: "uniform" or "stratified" over the global batch.
+        own_ramp: steps between which the rates of the model's own estimates and past maps rise from 0.
     """
 
     steps: int
@@ -126,6 +146,7 @@ class LoopSettings:
     max_skips: int = 10
     stall_seconds: float = 60.0
     t_sampling: str = "uniform"
+    own_ramp: tuple[int, int] = (0, 0)
 
     def __post_init__(self) -> None:
         positive = ("steps", "batch_size", "accumulation", "max_skips")
@@ -138,6 +159,8 @@ class LoopSettings:
                 raise ValueError(f"{name}: expected a positive number, got {getattr(self, name)}")
         if self.t_sampling not in T_SAMPLINGS:
             raise ValueError(f"t_sampling: expected one of {', '.join(T_SAMPLINGS)}, got {self.t_sampling!r}")
+        if not 0 <= self.own_ramp[0] <= self.own_ramp[1]:
+            raise ValueError(f"own_ramp: expected two steps, not negative and not falling, got {self.own_ramp}")
 
 
 class Loop:
@@ -178,7 +201,8 @@ class Loop:
                 place = micro_step, len(batch), accelerator.process_index, accelerator.num_processes
                 generators = step_generators(settings, step, *place)
                 torch.manual_seed(generators[0].initial_seed())  # for layers that draw from the global stream
-                output = self.module(batch, generators, step_times(settings, step, *place))
+                times, ramp = step_times(settings, step, *place), ramp_at(step, settings.own_ramp)
+                output = self.module(batch, generators, times, ramp)
                 losses.append(output.loss.detach())
                 drawn.append((output.t, output.per_sample))
                 accelerator.backward(output.loss)
@@ -352,6 +376,12 @@ def step_times(
     first = (micro_step * num_processes + process_index) * batch_size
     times = stratified_times(batch_size * num_processes * settings.accumulation, _generator(settings.seed, step, 1))
     return times[first : first + batch_size].tolist()
+
+
+def ramp_at(step: int, ramp: tuple[int, int]) -> float:
+    """The share of their values that rates have at a step: 0 up to the first step of the ramp, 1 from its last on."""
+    first, last = ramp
+    return float(step >= last) if step <= first or step >= last else (step - first) / (last - first)
 
 
 def _generator(*key: int) -> torch.Generator:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,31 +24,37 @@ JPEG_QUALITY = 80
 
 @dataclass(frozen=True)
 class HeatLayer:
-    """A folder of 8-bit greyscale maps {sequence}/{frame}.png beside panoptic/, shown as one colour of that strength.
+    """A folder of 8-bit maps {sequence}/{frame}.png beside panoptic/, shown as one colour of that strength.
 
     Attributes:
-        folder: its name, and that of the layer.
+        folder: its name.
         label: what the page calls it.
         colour: of the strongest value.
         inverted: 0 is the strongest value instead of 255.
+        channel: of RGB maps the one that is shown; None = the maps are greyscale.
     """
 
     folder: str
     label: str
     colour: Colour
     inverted: bool = False
+    channel: int | None = None
+
+    @property
+    def key(self) -> str:
+        """Name of the layer."""
+        return self.folder if self.channel is None else f"{self.folder}-{'RGB'[self.channel]}"
 
     def read(self, output: Path, file: str, size: tuple[int, int]) -> np.ndarray | None:
         """The (H, W) uint8 map of a frame, None where there is none; raises DataError for a broken one."""
         path = output / self.folder / file
         if not path.is_file():
             return None
-        values = read_png(path, kinds=("greyscale",))
-        if values.shape != size:
-            raise DataError(
-                f"{path}: expected {size[0]}x{size[1]} pixels as its map, got {'x'.join(map(str, values.shape))}"
-            )
-        return values
+        values = read_png(path, kinds=("greyscale" if self.channel is None else "RGB",))
+        if values.shape[:2] != size:
+            found = "x".join(map(str, values.shape[:2]))
+            raise DataError(f"{path}: expected {size[0]}x{size[1]} pixels as its map, got {found}")
+        return values if self.channel is None else np.ascontiguousarray(values[..., self.channel])
 
 
 def small_size(size: tuple[int, int], max_side: int) -> tuple[int, int]:
@@ -88,12 +95,25 @@ def heat_uri(values: np.ndarray, layer: HeatLayer, size: tuple[int, int]) -> str
 
 
 def segment_rows(
-    class_map: np.ndarray, instance_map: np.ndarray, confidence: np.ndarray | None, spec: LabelSpec
+    class_map: np.ndarray,
+    instance_map: np.ndarray,
+    confidence: np.ndarray | None,
+    spec: LabelSpec,
+    *,
+    agreement: Mapping[tuple[int, int], float] | None = None,
 ) -> list[list[Any]]:
     """The segments of a frame, things first, large before small.
 
+    Args:
+        class_map: (H, W) integers.
+        instance_map: (H, W) integers.
+        confidence: (H, W) uint8, None where it is not known.
+        spec: label spec of the maps.
+        agreement: of (train id, id) how much the samples agree; None where there are none.
+
     Returns:
-        Per segment [id (0 for stuff), train id, pixels, mean confidence 0-1 or None, x, y, width, height, "#rrggbb"].
+        Per segment [id (0 for stuff), train id, pixels, mean confidence 0-1 or None, agreement 0-1 or None, x, y,
+        width, height, "#rrggbb"].
     """
     ids = np.where(spec.is_thing(class_map), instance_map, 0).astype(np.int64)
     found = find_segments(class_map * np.int64(LABEL_DIVISOR) + ids)
@@ -105,7 +125,7 @@ def segment_rows(
         sums = np.add.reduceat(confidence.reshape(-1).astype(np.int64), starts)
         means = (np.bincount(found.owners, weights=sums) / found.areas / 255).round(3).tolist()
     rows = [
-        [instance, class_id, area, mean, *box, hex_colour(colour)]
+        [instance, class_id, area, mean, (agreement or {}).get((class_id, instance)), *box, hex_colour(colour)]
         for instance, class_id, area, mean, box, colour in zip(
             instances.tolist(), classes.tolist(), found.areas.tolist(), means, found.boxes.tolist(), colours
         )
@@ -133,4 +153,8 @@ def _palette_uri(picture: np.ndarray, spec: LabelSpec) -> str:
 
 
 MAP_LAYERS = {"frame": "Frame", "panoptic": "Panoptic", "class": "Class", "instance": "Instance"}
-HEAT_LAYERS = (HeatLayer("confidence", "Low confidence", (255, 45, 85), inverted=True),)
+HEAT_LAYERS = (
+    HeatLayer("confidence", "Low confidence", (255, 45, 85), inverted=True),
+    HeatLayer("uncertainty", "Uncertain class", (255, 140, 0), channel=0),
+    HeatLayer("uncertainty", "Uncertain object", (230, 0, 230), channel=1),
+)

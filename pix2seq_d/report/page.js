@@ -70,10 +70,12 @@ function show(index) {
   showSegments();
 }
 
+const share = (value) => (value === null ? "\u2013" : value.toFixed(3));
+
 function showSegments() {
   box.hidden = true;
   const rows = frame.segments.map((segment) => {
-    const [id, classId, pixels, confidence, ...rest] = segment;
+    const [id, classId, pixels, confidence, agreement, ...rest] = segment;
     const [name, , isThing] = run.classes[classId];
     const row = element("tr");
     const head = element("th");
@@ -83,7 +85,8 @@ function showSegments() {
     pick.title = "Show its box";
     head.append(swatch(rest[4]), pick);
     row.append(head, element("td", isThing ? (id || "crowd") : "\u2013"), element("td", pixels.toLocaleString("en")));
-    row.append(element("td", confidence === null ? "\u2013" : confidence.toFixed(3)));
+    row.append(element("td", share(confidence)));
+    if (run.agreement) row.append(element("td", share(agreement)));
     row.append(element("td", rest.slice(0, 4).join(", ")));
     const mark = () => markBox(rest);
     row.addEventListener("mouseenter", mark);
@@ -167,6 +170,7 @@ document.addEventListener("keydown", (event) => {
 // What stays the same
 
 if (run.stills) for (const part of document.querySelectorAll(".playing")) part.hidden = true; // no video to play
+if (!run.agreement) document.querySelector("#segments .agreement").remove();
 run.sequences.forEach(({ id }) => byId("sequence").append(element("option", id)));
 byId("notes").textContent = run.notes.join(" ");
 byId("legend").append(...Object.values(run.classes).map(([name, colour, isThing]) => {

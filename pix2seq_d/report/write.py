@@ -27,7 +27,7 @@ from pix2seq_d.report.frame_layers import (
     small_size,
 )
 from pix2seq_d.report.page import data_block, page_foot, page_head, score_tables
-from pix2seq_d.result_files import DEFAULT_FPS
+from pix2seq_d.result_files import DEFAULT_FPS, read_segments
 from pix2seq_d.run_record import RunRecord
 
 REPORT = "report.html"
@@ -81,7 +81,7 @@ def write_report(
     if spec is None:
         raise ValueError(f"{output}: expected the classes in inference.json, found none; name them with label_spec")
     chosen, notes = _choose(output, sources, max_frames)
-    heats = [layer for layer in HEAT_LAYERS if (output / layer.folder).is_dir()]
+    heats = [layer for layer in HEAT_LAYERS if _holds_files(output / layer.folder)]
     tables = [] if scores is None else score_tables(_read_scores(Path(scores)))
     title = f"pix2seq_d: {Path(os.path.abspath(output)).name}"
     seen: set[int] = set()
@@ -95,11 +95,12 @@ def write_report(
             data_block(
                 "run-data",
                 {
-                    "layers": [*MAP_LAYERS.items(), *((layer.folder, layer.label) for layer in heats)],
+                    "layers": [*MAP_LAYERS.items(), *((layer.key, layer.label) for layer in heats)],
                     "sequences": [_describe(sequence, "images" if record.stills else "frames") for sequence in chosen],
                     "classes": _classes(spec, seen),
                     "tables": tables,
                     "settings": [[k, _readable(v)] for k, v in record.settings.items()],
+                    "agreement": _holds_files(output / "segments"),
                     "stills": record.stills,
                     "notes": notes,
                 },
@@ -158,12 +159,15 @@ def _frame(
         found = "x".join(map(str, frame.image.shape[:2]))
         raise DataError(f"{frame.where}: expected the size of its map, {size[0]}x{size[1]}, found {found}")
     small = small_size(size, max_side)
-    values = {layer.folder: layer.read(output, file, size) for layer in heats}
+    values = {layer.key: layer.read(output, file, size) for layer in heats}
     images = {"frame": frame_uri(frame.image, small), **map_uris(class_map, instance_map, spec, small)}
     for layer in heats:
-        if (heat := values[layer.folder]) is not None:
-            images[layer.folder] = heat_uri(heat, layer, small)
-    segments = segment_rows(class_map, instance_map, values.get("confidence"), spec)
+        if (heat := values[layer.key]) is not None:
+            images[layer.key] = heat_uri(heat, layer, small)
+    agreement, told = None, output / "segments" / f"{sequence.source.sequence_id}/{frame.name}.json"
+    if told.is_file():
+        agreement = {(s["class_id"], s["instance_id"]): s["agreement"] for s in read_segments(told)}
+    segments = segment_rows(class_map, instance_map, values.get("confidence"), spec, agreement=agreement)
     return {"size": size, "images": images, "segments": segments}
 
 
@@ -171,6 +175,10 @@ def _classes(spec: LabelSpec, seen: set[int]) -> dict[int, Any]:
     """Name, colour and kind of the classes that occur, by train id."""
     things = set(spec.thing_ids)
     return {i: [spec.class_names[i], hex_colour(spec.colours[i]), i in things] for i in sorted(seen)}
+
+
+def _holds_files(folder: Path) -> bool:
+    return any(path.is_file() for path in folder.rglob("*"))
 
 
 def _readable(value: Any) -> str:

@@ -14,6 +14,15 @@ from torch import Tensor
 from pix2seq_d.bits import BitCodec
 
 
+def clip_offsets(past_offsets: Sequence[int]) -> tuple[int, ...]:
+    """Offsets of the maps that a clip needs whose past maps are to be predicted: theirs, and of the maps before them.
+
+    For example (-2, -1) -> (-4, -3, -2, -1): the frame at -2 is conditioned on the maps at -4 and -3.
+    """
+    own = {one + other for one in past_offsets for other in past_offsets}
+    return tuple(sorted(own.union(past_offsets)))
+
+
 def encode_past(codes: Tensor, present: Tensor, codec: BitCodec) -> Tensor:
     """Conditioning planes of the past maps.
 

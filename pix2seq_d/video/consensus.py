@@ -28,17 +28,17 @@ class Consensus:
     Attributes:
         probabilities: mean of the samples, their instance codes put in line.
         codes: (N, G, h, w) int64, what each sample alone would choose, in line.
-        class_entropy: (h, w) in [0, 1], entropy of the mean class probabilities over log(num_classes).
+        classes: (num_classes, h, w), mean class probabilities, those of classes that win nowhere too.
     """
 
     probabilities: CodeProbabilities
     codes: Tensor
-    class_entropy: Tensor
+    classes: Tensor
 
     def disagreement(self) -> Tensor:
         """(h, w) in [0, 1], share of the samples whose instance code is another than that of the mean."""
         if self.codes.shape[1] < 2:
-            return torch.zeros_like(self.class_entropy)
+            return torch.zeros(self.codes.shape[2:], device=self.codes.device)
         return (self.codes[:, 1] != self.probabilities.choose()[0][1]).float().mean(0)
 
     def agreement(self, codes: Tensor) -> dict[tuple[int, int], float]:
@@ -64,14 +64,19 @@ def find_consensus(samples: Sequence[CodeProbabilities], *, num_codes: int) -> C
         num_codes: instance codes are 1 ... num_codes; objects beyond them are left out.
     """
     planes = [torch.stack([s.planes[0] for s in samples]).mean(0)]  # (num_classes, h, w)
-    entropy = -(planes[0] * planes[0].clamp(min=1e-12).log()).sum(0) / math.log(max(len(planes[0]), 2))
     codes = [samples[0].codes[0]]
     if len(samples[0].planes) > 1:
         samples = align_objects(samples, num_codes=num_codes)
         instances, instance_codes = _mean_instances(samples)
         planes, codes = [*planes, instances], [*codes, instance_codes]
     mean = CodeProbabilities(tuple(planes), tuple(codes), samples[0].spec)
-    return Consensus(mean.winners_only(), torch.stack([s.choose()[0] for s in samples]), entropy.clamp(0, 1))
+    return Consensus(mean.winners_only(), torch.stack([s.choose()[0] for s in samples]), planes[0])
+
+
+def normalised_entropy(probabilities: Tensor) -> Tensor:
+    """(n, h, w) probabilities -> (h, w) in [0, 1], their entropy over log(n), that of no knowledge."""
+    entropy = -(probabilities * probabilities.clamp(min=1e-12).log()).sum(0)
+    return (entropy / math.log(max(len(probabilities), 2))).clamp(0, 1)
 
 
 def align_objects(samples: Sequence[CodeProbabilities], *, num_codes: int) -> list[CodeProbabilities]:

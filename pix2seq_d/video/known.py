@@ -67,7 +67,11 @@ class KnownMap:
         known_ids = np.where(spec.is_thing(self.class_map), self.instance_map, 0)
         instance_map = np.where(whole, known_ids, result.instance_map * spec.is_thing(class_map)).astype(np.int32)
         confidence = np.where(whole, np.float32(1), result.confidence)
-        return replace(result, class_map=class_map, instance_map=instance_map, confidence=confidence)
+        uncertainty = result.uncertainty
+        if uncertainty is not None:
+            segments = np.unique(np.stack([class_map[whole], instance_map[whole]]), axis=1).T.tolist()
+            uncertainty = uncertainty.outside(of_class, whole, [(class_id, i) for class_id, i in segments])
+        return PanopticMap(class_map, instance_map, confidence, uncertainty)
 
 
 @dataclass

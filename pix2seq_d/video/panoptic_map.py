@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -26,6 +26,22 @@ class Uncertainty:
     class_entropy: np.ndarray
     instance_disagreement: np.ndarray
     agreement: dict[tuple[int, int], float] = field(default_factory=dict)
+
+    @classmethod
+    def none(cls, size: tuple[int, ...]) -> Uncertainty:
+        """Of a frame (H, W) of which everything is known; without segments."""
+        return cls(np.zeros(size, np.float32), np.zeros(size, np.float32))
+
+    def outside(self, of_class: np.ndarray, of_object: np.ndarray, segments: Iterable[tuple[int, int]]) -> Uncertainty:
+        """This outside of what is known; segments of which nothing is told are agreed on.
+
+        Args:
+            of_class: (H, W) bool, where the class is known.
+            of_object: (H, W) bool, where the object is known, or that there is none.
+            segments: (class id, instance id) of what is known.
+        """
+        agreement = {**dict.fromkeys(segments, 1.0), **self.agreement}
+        return Uncertainty(self.class_entropy * ~of_class, self.instance_disagreement * ~of_object, agreement)
 
 
 @dataclass

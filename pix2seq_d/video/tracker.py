@@ -18,10 +18,10 @@ from torch import Tensor
 from pix2seq_d.data.transforms import Letterbox
 from pix2seq_d.diffusion.process import add_noise
 from pix2seq_d.diffusion.samplers import SAMPLERS, Callback
-from pix2seq_d.diffusion.schedule import SCHEDULES
+from pix2seq_d.diffusion.schedule import SCHEDULES, check_knots
 from pix2seq_d.models.pix2seq_d import Pix2SeqD
 from pix2seq_d.video.code_denoiser import CodeDenoiser
-from pix2seq_d.video.consensus import Consensus, find_consensus
+from pix2seq_d.video.consensus import Consensus, find_consensus, normalised_entropy
 from pix2seq_d.video.decode import CodeProbabilities, code_probabilities, enlarge
 from pix2seq_d.video.known import KnownCodes, KnownMap, code_penalty
 from pix2seq_d.video.panoptic_map import PanopticMap, Uncertainty
@@ -43,6 +43,7 @@ class VideoPredictor:
             last frame's map, noised to this time.
         stop_unchanged: ends a frame's steps where this share of pixels, in (0, 1], or more keeps its code from one
             estimate to the next; None takes all steps.
+        step_grid: knots of the steps' times, see time_grid; None = uniform.
         num_samples: maps drawn of every frame; their consensus is the prediction and what later frames see as past, and
             the prediction says where they differ.
         history_guidance: weight w of guidance by the past maps, see CodeDenoiser; not 0 doubles the evaluations.
@@ -52,8 +53,8 @@ class VideoPredictor:
 
     Raises:
         ValueError: a number of steps or samples below 1, a negative td_steps or min_pixels, t_start_next or
-            stop_unchanged outside (0, 1], an unknown sampler, schedule or class, classes that leave none, guidance
-            that is not finite.
+            stop_unchanged outside (0, 1], a step grid that does not fall from 1 to 0, an unknown sampler, schedule or
+            class, classes that leave none, guidance that is not finite.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class VideoPredictor:
         min_pixels: int | None = None,
         t_start_next: float = 1.0,
         stop_unchanged: float | None = None,
+        step_grid: Sequence[float] | None = None,
         num_samples: int = 1,
         history_guidance: float = 0.0,
         only_classes: Sequence[int] = (),
@@ -79,6 +81,7 @@ class VideoPredictor:
         self.td_steps = model.td_steps if td_steps is None else td_steps
         self.min_pixels = model.min_pixels if min_pixels is None else min_pixels
         self.t_start_next, self.stop_unchanged, self.seed = t_start_next, stop_unchanged, seed
+        self.step_grid = None if step_grid is None else check_knots(step_grid)
         self.num_samples, self.history_guidance = num_samples, history_guidance
         self.only_classes, self.without_classes = tuple(only_classes), tuple(without_classes)
         self.sampler = model.sampler if sampler is None else sampler
@@ -141,7 +144,7 @@ class VideoPredictor:
         """
         return predict_together([self], [frame], known=[known], callback=callback)[0]
 
-    def _prepare(self, frame: np.ndarray, known: KnownMap | None) -> _Request:
+    def _prepare(self, frame: np.ndarray, known: KnownMap | None) -> Request:
         if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
             raise ValueError(f"frame: expected (H, W, 3) uint8, got {frame.shape} {frame.dtype}")
         if self.frame_size is not None and frame.shape != self.frame_size:
@@ -151,7 +154,7 @@ class VideoPredictor:
         if known is not None:
             codes = KnownCodes.of(known, self.model.label_spec, box, self.model.mask_size, self.tracks)
         self.frame_size = frame.shape
-        return _Request(self, frame, box, known, codes)
+        return Request(self, frame, box, known, codes)
 
     def _generators(self, stream: int, device: torch.device | str) -> list[torch.Generator]:
         """One for each sample; the first is that of a single one."""
@@ -177,7 +180,7 @@ class VideoPredictor:
         present = torch.tensor([[-o <= len(self.memory) for o in offsets]], dtype=torch.bool, device=self.device)
         return torch.stack(maps)[None] if maps else absent[None, None][:, :0], present
 
-    def _finish(self, request: _Request, logits: Tensor) -> PanopticMap:
+    def _finish(self, request: Request, logits: Tensor) -> PanopticMap:
         """(N, S, h, w) logits -> the map, which goes into the memory and the tracks."""
         model, known = self.model, request.codes
         samples = [code_probabilities(each, model.codec, model.label_spec) for each in logits]
@@ -189,12 +192,14 @@ class VideoPredictor:
         result = self._to_frame(probabilities, ids, request)
         if together is not None:
             result.uncertainty = self._uncertainty(together, codes, ids, request.box)
+        elif self.num_samples > 1:  # all is known
+            result.uncertainty = Uncertainty.none(request.frame.shape[:2])
         if request.known is not None:
             result = request.known.over(result, model.label_spec)
         self.frame_index += 1
         return result.only(self.only_classes) if self.only_classes else result
 
-    def _clean(self, probabilities: CodeProbabilities, request: _Request) -> CodeProbabilities:
+    def _clean(self, probabilities: CodeProbabilities, request: Request) -> CodeProbabilities:
         """At mask size; segments that are small there are gone, so that no later frame takes them over, and so are
         codes that two objects share.
         """
@@ -226,7 +231,7 @@ class VideoPredictor:
         chosen = torch.from_numpy(ids > 0).to(codes.device)
         return probabilities.recode(torch.from_numpy(kept).to(codes.device)).only(chosen), ids
 
-    def _to_frame(self, probabilities: CodeProbabilities, ids: np.ndarray, request: _Request) -> PanopticMap:
+    def _to_frame(self, probabilities: CodeProbabilities, ids: np.ndarray, request: Request) -> PanopticMap:
         """Enlarged to the frame's size, then decided."""
         large = probabilities.enlarge(request.box).suppress_small(self.min_pixels)
         codes, confidence = (large if request.known is None else request.known.force_classes(large)).choose()
@@ -238,17 +243,22 @@ class VideoPredictor:
         )
 
     def _uncertainty(self, together: Consensus, codes: Tensor, ids: np.ndarray, box: Letterbox) -> Uncertainty:
-        """Of the frame; `codes` (G, h, w) are those of the prediction."""
-        planes = torch.stack([together.class_entropy, together.disagreement()]).float()
-        entropy, disagreement = enlarge(planes, box).cpu().numpy()
+        """Of the frame; `codes` (G, h, w) are those of the prediction.
+
+        The entropy is that of the frame's pixels: between two certain pixels of the mask a border is uncertain.
+        """
+        entropy = normalised_entropy(enlarge(together.classes, box)).float().cpu().numpy()
+        disagreement = enlarge(together.disagreement()[None], box)[0].float().cpu().numpy()
         agreement = together.agreement(codes)
         by_segment = {(c - 1, int(ids[c, i])): share for (c, i), share in agreement.items()}
         return Uncertainty(entropy, disagreement, by_segment)
 
 
 @dataclass
-class _Request:
-    """A frame to predict: its predictor, place on the canvas, and what is known of it, at the frame's and mask size."""
+class Request:
+    """A frame on its way through `predict_together`: predictor, place on the canvas, and what is known of it, at the
+    frame's and mask size.
+    """
 
     predictor: VideoPredictor
     frame: np.ndarray
@@ -338,21 +348,25 @@ _SHARED = (
     "sampler",
     "t_start_next",
     "stop_unchanged",
+    "step_grid",
     "num_samples",
     "history_guidance",
 )
 
 
-def _sample(requests: Sequence[_Request], num_steps: int, t_start: float, callback: Callback | None) -> Tensor:
+def _sample(requests: Sequence[Request], num_steps: int, t_start: float, callback: Callback | None) -> Tensor:
     """(B N, S, h, w) logits."""
     first = requests[0].predictor
     model, n = first.model, first.num_samples
     image = torch.cat([r.image for r in requests])
     past, present = (torch.cat(parts) for parts in zip(*(r.predictor._past() for r in requests)))
-    features = model.encoder(image)
-    cond, without_past = model.condition_features(features, past, present), None
+    without_past = None
     if first.history_guidance and bool(present.any()):
+        features = model.encoder(image)
+        cond = model.condition_features(features, past, present)
         without_past = model.condition_features(features, past, torch.zeros_like(present))
+    else:
+        cond = model.condition(image, past, present)
     denoise = CodeDenoiser(
         model.bind(cond.repeat(n)),
         model.codec,
@@ -370,6 +384,7 @@ def _sample(requests: Sequence[_Request], num_steps: int, t_start: float, callba
         t_start=t_start,
         clip=model.codec.scale,
         stop_unchanged=first.stop_unchanged,
+        knots=first.step_grid,
         generator=[g for r in requests for g in r.predictor._generators(1, first.device)],
         callback=callback,
     )

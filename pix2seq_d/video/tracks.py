@@ -6,6 +6,7 @@ h w map size, S segments; a box is (top, left, bottom, right) in pixels, the lat
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -151,27 +152,37 @@ class TrackIds:
             objects: (class, track id); the first ones choose first.
 
         Returns:
-            {(class, track id): code}, all codes different.
+            {(class, track id): code}, different ones within a class, and everywhere as far as there are enough.
 
         Raises:
-            ValueError: more objects than codes.
+            ValueError: more objects of a class than codes.
         """
-        if len(objects) > self.num_codes:
-            raise ValueError(f"known objects: expected at most {self.num_codes}, one per code, got {len(objects)}")
+        for class_id, count in Counter(class_id for class_id, _ in objects).items():
+            if count > self.num_codes:
+                raise ValueError(
+                    f"known objects: expected at most {self.num_codes} of class code {class_id}, one per instance "
+                    f"code, got {count}"
+                )
         own = {(t.class_id, t.track_id): t.code for t in self.tracks if t.code}
         codes: dict[tuple[int, int], int] = {}
         for known in objects:
-            if own.get(known, 0) not in (0, *codes.values()):
+            if known in own and own[known] not in self._codes_of_class(codes, known[0]):
                 codes[known] = own[known]
-        hidden_last = sorted(self.tracks, key=lambda track: -track.missing)
+        hidden_first = sorted(self.tracks, key=lambda track: -track.missing)
+        held = [t.code for t in hidden_first if t.code]
         # in an order as random as training's codes: 1, 2, 3, ... differ from each other, and from 0, in a bit or two
-        order = np.random.default_rng(0).permutation(self.num_codes) + 1
-        free = [k for k in order.tolist() if k not in {t.code for t in self.tracks}]
-        free += [t.code for t in hidden_last if t.code]
+        spread = np.random.default_rng(0).permutation(self.num_codes) + 1
+        order = [k for k in spread.tolist() if k not in held] + held
         for known in objects:
             if known not in codes:
-                codes[known] = next(k for k in free if k not in codes.values())
+                taken = self._codes_of_class(codes, known[0])
+                free = [k for k in order if k not in taken]
+                codes[known] = next((k for k in free if k not in codes.values()), free[0])
         return codes
+
+    @staticmethod
+    def _codes_of_class(codes: Mapping[tuple[int, int], int], class_id: int) -> set[int]:
+        return {code for (of_class, _), code in codes.items() if of_class == class_id}
 
     def update(
         self, class_map: np.ndarray, code_map: np.ndarray, known: Mapping[tuple[int, int], int] | None = None
@@ -209,7 +220,7 @@ class TrackIds:
                     self.tracks.append(Track(track_id, class_id))
                 frame.owner[s] = index[class_id, track_id]
                 for rival in self.tracks:
-                    rival.code *= rival.code != code
+                    rival.code *= (rival.class_id, rival.code) != (class_id, code)
                 self.tracks[frame.owner[s]].code = code
                 self.last_id = max(self.last_id, track_id)
         return frame.owned()

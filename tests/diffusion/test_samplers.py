@@ -305,3 +305,15 @@ def test_float32_is_kept_and_finite(sample: Callable[..., Tensor]) -> None:
     )
     assert x0.dtype == torch.float32
     assert bool(x0.isfinite().all())
+
+
+@every_sampler
+def test_a_generator_per_sample_makes_samples_independent(sample: Callable[..., Tensor]) -> None:
+    """Three samples in one batch, and one by one."""
+    x_T = noise(3, 2, 4, 4)
+    whole = sample(gaussian_denoiser, x_T, CosineSchedule(), 5, generator=[generator(seed) for seed in range(3)])
+    alone = [
+        sample(gaussian_denoiser, x_T[[k]], CosineSchedule(), 5, generator=[generator(seed)])
+        for k, seed in enumerate(range(3))
+    ]
+    assert torch.equal(whole, torch.cat(alone))

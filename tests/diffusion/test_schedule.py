@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from pix2seq_d.diffusion.schedule import GAMMA_MIN, SCHEDULES, SigmoidSchedule, log_snr, time_grid
+from pix2seq_d.diffusion.schedule import GAMMA_MIN, SCHEDULES, SigmoidSchedule, check_knots, log_snr, time_grid
 
 ALL = [*(SCHEDULES[name]() for name in sorted(SCHEDULES)), SigmoidSchedule(-1.0, 4.0, 0.7)]
 IDS = [*sorted(SCHEDULES), "sigmoid-asymmetric"]
@@ -97,6 +97,41 @@ def test_time_grid_from_the_middle() -> None:
 def test_a_start_out_of_range_raises(t_start: float) -> None:
     with pytest.raises(ValueError, match=r"t_start: expected a time in \(0, 1\], got"):
         time_grid(4, t_start=t_start)
+
+
+def test_times_between_knots_lie_on_straight_lines() -> None:
+    """Half of the way is spent above 0.8; td is counted on the way, so half a step ahead of 1/2 is 3/8 of the way."""
+    now, ahead = zip(*time_grid(4, 0.5, knots=(1, 0.8, 0)))
+    assert list(now) == pytest.approx([1.0, 0.9, 0.8, 0.4])
+    assert list(ahead) == pytest.approx([0.85, 0.6, 0.2, 0.0])
+    assert ahead[-1] == 0  # exactly: samplers end there
+
+
+def test_a_later_start_leaves_the_rest_of_the_warped_way() -> None:
+    """The start at t = 0.4 stands where 1/4 of the way is left, of which two steps take 1/8 each."""
+    assert time_grid(2, 0, 0.4, (1, 0.8, 0)) == [pytest.approx((0.4, 0.2)), pytest.approx((0.2, 0.0))]
+    assert time_grid(1, 0, 0.8, (1, 0.8, 0))[0] == pytest.approx((0.8, 0.0))
+
+
+@pytest.mark.parametrize("knots", [(1, 0), (1, 0.75, 0.5, 0.25, 0)])
+@pytest.mark.parametrize("arguments", [(7, 0.0, 1.0), (10, 2.0, 1.0), (5, 1.5, 0.8)])
+def test_uniform_knots_change_nothing(knots: tuple[float, ...], arguments: tuple[int, float, float]) -> None:
+    assert time_grid(*arguments, knots) == time_grid(*arguments)
+
+
+@pytest.mark.parametrize(
+    "knots", [(), (1,), (1, 0.5), (0.9, 0), (0, 1), (1, 0.5, 0.5, 0), (1, 0.2, 0.4, 0), (1, math.nan, 0), (1, -0.1, 0)]
+)
+def test_knots_that_do_not_fall_from_1_to_0_raise(knots: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match=r"knots: expected two times or more, falling from 1 to 0, got \("):
+        time_grid(4, knots=knots)
+    with pytest.raises(ValueError, match="knots: "):
+        check_knots(knots)
+
+
+def test_many_wrong_knots_are_not_all_shown() -> None:
+    with pytest.raises(ValueError, match=r"got \((0\.5, ){20}\.\.\.\)$"):
+        check_knots([0.5] * 1000)
 
 
 def test_one_step_goes_all_the_way() -> None:

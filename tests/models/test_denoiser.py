@@ -139,6 +139,14 @@ def test_forward_leaves_the_conditioning_alone() -> None:
     assert sorted(calls) == ["keys", "stem"]
 
 
+def test_the_first_convolution_is_one_over_bits_and_conditioning() -> None:
+    """What `precompute` gives and what a step adds are the two parts of its sum."""
+    net, cond_map = denoiser(), randn(2, C, 8, 12, seed=1)
+    weight = torch.cat([net.stem.weight, net.stem_cond.weight], 1)
+    whole = torch.nn.functional.conv2d(torch.cat([X, cond_map], 1), weight, net.stem_cond.bias, padding=1)
+    assert torch.allclose(net.stem(X) + net.precompute(cond_map, randn(2, 7, D)).stem, whole, atol=1e-5)
+
+
 def test_every_pixel_sees_every_pixel() -> None:
     net = denoiser()
     cond, changed = condition(net), X.clone()

@@ -93,6 +93,31 @@ def test_segments_and_scores_as_text(page: Any) -> None:
     assert "seed" in page.locator("#settings").inner_text()
 
 
+def test_several_samples(browser: Any, tmp_path: Path) -> None:
+    """Frame (200, 0, 10) under 102 of 255 of (255, 140, 0): (222, 56, 6); on the object 204 of (230, 0, 230) on top."""
+    source, output = write_results(tmp_path, sequences=("a",), samples=True)
+    page = browser.new_page(viewport={"width": 1000, "height": 900})
+    page.goto(write_report(output, open_sources(source)).as_uri())
+    assert page.locator("#segments thead th").all_inner_texts()[3:5] == ["Confidence", "Agreement"]
+    assert [row[3:] for row in rows(page)] == [["0.200", "0.250", "0, 8, 6, 4"], ["1.000", "0.990", "0, 0, 39, 20"]]
+    page.get_by_role("button", name="window.hacked").focus()
+    assert (
+        abs(page.locator("#box").bounding_box()["width"] / page.locator("#stage").bounding_box()["width"] - 0.15) < 0.01
+    )
+    page.get_by_label("Panoptic").uncheck()
+    page.get_by_label("Opacity").fill("100")
+    page.get_by_label("Uncertain class").check()
+    assert shown_layers(page) == [0, 5]
+    assert all(abs(a - b) <= 12 for a, b in zip(colour_at(page, 0.3, 0.1), (222, 56, 6)))
+    assert all(abs(a - b) <= 12 for a, b in zip(colour_at(page, 0.8, 0.1), (200, 0, 10)))
+    page.keyboard.press("7")
+    assert shown_layers(page) == [0, 5, 6]
+    assert all(abs(a - b) <= 12 for a, b in zip(colour_at(page, 0.07, 0.5), (228, 11, 185)))
+    page.get_by_label("Uncertain class").uncheck()
+    assert shown_layers(page) == [0, 6]
+    page.close()
+
+
 def test_keys(page: Any) -> None:
     seen = [position(page)]
     for key in ("ArrowRight", "ArrowRight", "ArrowLeft", "End", "ArrowRight", "Home", "Shift+ArrowRight"):

@@ -8,11 +8,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 from page_data import picture
-from result_folder import SIZE, SPEC, frame, maps
+from result_folder import SIZE, SPEC, doubt, frame, maps
 
 from pix2seq_d.data.formats import DataError, write_png
 from pix2seq_d.palette import colour_classes, colour_instances, colour_panoptic
-from pix2seq_d.report.frame_layers import HeatLayer, frame_uri, heat_uri, map_uris, segment_rows, small_size
+from pix2seq_d.report.frame_layers import (
+    HEAT_LAYERS,
+    MAP_LAYERS,
+    HeatLayer,
+    frame_uri,
+    heat_uri,
+    map_uris,
+    segment_rows,
+    small_size,
+)
 
 RED = HeatLayer("confidence", "Low confidence", (255, 0, 0), inverted=True)
 
@@ -73,8 +82,29 @@ def test_segment_rows() -> None:
     instance_map[0, 0] = 9  # on stuff: says nothing
     rows = segment_rows(class_map, instance_map, confidence, SPEC)
     shade = "#{:02x}{:02x}{:02x}".format(*colour_panoptic(class_map, instance_map, SPEC)[8, 2])
-    assert rows == [[7, 1, 24, 0.2, 2, 8, 6, 4, shade], [0, 0, 756, 1.0, 0, 0, 39, 20, "#008000"]]
+    assert rows == [[7, 1, 24, 0.2, None, 2, 8, 6, 4, shade], [0, 0, 756, 1.0, None, 0, 0, 39, 20, "#008000"]]
     assert [row[3] for row in segment_rows(class_map, instance_map, None, SPEC)] == [None, None]
+    rows = segment_rows(class_map, instance_map, confidence, SPEC, agreement={(1, 7): 0.75, (0, 9): 0.5})
+    assert [row[4] for row in rows] == [0.75, None]
+
+
+def test_a_channel_is_a_heat_map(tmp_path: Path) -> None:
+    green = HeatLayer("uncertainty", "Uncertain", (255, 0, 0), channel=1)
+    assert green.key == "uncertainty-G"
+    write_png(tmp_path / "uncertainty/a/0.png", doubt(3))
+    values = green.read(tmp_path, "a/0.png", SIZE)
+    assert np.array_equal(values, doubt(3)[..., 1])
+    assert picture(heat_uri(values, green, SIZE))[10, 4, 3] > 190
+    with pytest.raises(DataError, match=r"0\.png: expected 20x41 pixels as its map, got 20x40"):
+        green.read(tmp_path, "a/0.png", (20, 41))
+    write_png(tmp_path / "uncertainty/a/0.png", doubt(3)[..., 1])
+    with pytest.raises(DataError, match=r"0\.png: expected an 8-bit RGB PNG"):
+        green.read(tmp_path, "a/0.png", SIZE)
+
+
+def test_layers_have_different_names() -> None:
+    names = [*MAP_LAYERS, *(layer.key for layer in HEAT_LAYERS)]
+    assert len(set(names)) == len(names) <= 9  # keys of the page
 
 
 def test_reading_a_heat_map(tmp_path: Path) -> None:

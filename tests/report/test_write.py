@@ -21,7 +21,7 @@ def test_frames_in_order_with_their_layers(tmp_path: Path) -> None:
     shown = blocks(output / "report.html", "frame-data")
     assert [(f["sequence"], f["name"]) for f in shown] == [(s, str(t)) for s in (0, 1) for t in range(3)]
     assert all(f["size"] == list(SIZE) for f in shown)
-    assert [f["segments"][0][4] for f in shown[:3]] == [0, 1, 2]  # the object moves
+    assert [f["segments"][0][5] for f in shown[:3]] == [0, 1, 2]  # the object moves
     (run,) = blocks(output / "report.html", "run-data")
     keys = [key for key, _ in run["layers"]]
     assert keys == ["frame", "panoptic", "class", "instance", "confidence"]
@@ -31,6 +31,34 @@ def test_frames_in_order_with_their_layers(tmp_path: Path) -> None:
     assert run["classes"]["0"] == ["ground", "#008000", False]
     assert run["settings"] == [["seed", "3"], ["input", str(source)]]
     assert (run["tables"], run["notes"], run["stills"]) == ([], [], False)
+
+
+def test_several_samples(tmp_path: Path) -> None:
+    source, output = write_results(tmp_path, sequences=("a",), samples=True)
+    (output / "segments" / "a" / "1.json").unlink()
+    write_report(output, open_sources(source))
+    (run,) = blocks(output / "report.html", "run-data")
+    assert run["layers"][-2:] == [["uncertainty-R", "Uncertain class"], ["uncertainty-G", "Uncertain object"]]
+    assert run["agreement"]
+    shown = blocks(output / "report.html", "frame-data")
+    assert [[row[4] for row in f["segments"]] for f in shown] == [[0.25, 0.99], [None, None], [0.25, 0.99]]
+    opacity = picture(shown[2]["images"]["uncertainty-R"])[..., 3].astype(int)
+    assert (np.abs(opacity[:, :20] - 102) <= 8).all()
+    assert (opacity[:, 20:] == 0).all()
+    (output / "segments" / "a" / "0.json").write_text("{")
+    with pytest.raises(DataError, match=r"segments/a/0\.json: expected the segments of a frame, found none"):
+        write_report(output, open_sources(source))
+
+
+def test_a_single_sample(tmp_path: Path) -> None:
+    """Folders that a run with several samples has left, without a file."""
+    source, output = write_results(tmp_path, sequences=("a",))
+    (output / "uncertainty" / "a").mkdir(parents=True)
+    (output / "segments").mkdir()
+    write_report(output, open_sources(source))
+    (run,) = blocks(output / "report.html", "run-data")
+    assert [key for key, _ in run["layers"]][-1] == "confidence"
+    assert not run["agreement"]
 
 
 def test_the_same_results_give_the_same_bytes(tmp_path: Path) -> None:

@@ -45,6 +45,9 @@ class Scripted(nn.Module):
         self.present: list[list[bool]] = []
         self.steps: list[int] = []
 
+    def condition(self, frame: Tensor, past: Tensor, present: Tensor) -> Condition:
+        return self.condition_features(self.encoder(frame), past, present)
+
     def encoder(self, frame: Tensor) -> Tensor:
         self.frames.append(frame)
         self.steps.append(0)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pix2seq_d.bits import BitCodec
-from pix2seq_d.video.conditioning import drop_past, encode_past, null_past
+from pix2seq_d.video.conditioning import clip_offsets, drop_past, encode_past, null_past
 
 CODEC = BitCodec((2, 3), 0.1)
 B, T, H, W = 3, 2, 4, 5
@@ -100,3 +100,11 @@ def test_one_generator_per_sample_is_wanted() -> None:
 
 def test_no_past_maps_stay_none() -> None:
     assert drop_past(torch.ones(3, 0, dtype=torch.bool), rate=0.5, generators=generators(3)).shape == (3, 0)
+
+
+@pytest.mark.parametrize(
+    ("offsets", "maps"),
+    [((-1,), (-2, -1)), ((-2, -1), (-4, -3, -2, -1)), ((-3, -1), (-6, -4, -3, -2, -1)), ((), ())],
+)
+def test_clips_hold_the_past_of_their_past(offsets: tuple[int, ...], maps: tuple[int, ...]) -> None:
+    assert clip_offsets(offsets) == maps

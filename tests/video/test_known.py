@@ -12,7 +12,7 @@ from pix2seq_d.labels import get_label_spec
 from pix2seq_d.video.code_denoiser import FORBIDDEN
 from pix2seq_d.video.decode import code_probabilities
 from pix2seq_d.video.known import KnownCodes, KnownMap, code_penalty
-from pix2seq_d.video.panoptic_map import PanopticMap
+from pix2seq_d.video.panoptic_map import PanopticMap, Uncertainty
 from pix2seq_d.video.tracks import TrackIds
 
 SPEC = get_label_spec("kitti-step")
@@ -126,6 +126,21 @@ def test_a_prediction_with_what_is_known_in_its_place() -> None:
     assert (merged.class_map.dtype, merged.instance_map.dtype) == (np.uint8, np.int32)
 
 
+def test_what_is_known_is_not_uncertain() -> None:
+    """Sky, road, and the objects 70 and 5 are known; of the sky the samples have said something."""
+    shape = DRAWN.class_map.shape
+    half = np.full(shape, 0.5, np.float32)
+    result = PanopticMap(np.full(shape, CAR, np.uint8), np.full(shape, 9, np.int32), half)
+    result.uncertainty = Uncertainty(half, half, {(CAR, 9): 0.3, (SKY, 0): 0.9})
+    uncertainty = DRAWN.over(result, SPEC).uncertainty
+    assert uncertainty is not None
+    assert uncertainty.class_entropy[::2, ::2].tolist() == [[0, 0, 0, 0.5], [0, 0, 0, 0]]
+    assert uncertainty.instance_disagreement[::2, ::2].tolist() == [[0, 0, 0, 0.5], [0, 0, 0, 0.5]]
+    assert uncertainty.class_entropy.dtype == uncertainty.instance_disagreement.dtype == np.float32
+    certain = {(CAR, 70): 1.0, (PERSON, 5): 1.0, (ROAD, 0): 1.0}
+    assert uncertainty.agreement == {(CAR, 9): 0.3, (SKY, 0): 0.9, **certain}
+
+
 @pytest.mark.parametrize(
     ("classes", "ids", "message"),
     [
@@ -142,7 +157,7 @@ def test_a_prediction_with_what_is_known_in_its_place() -> None:
         (
             np.full((4, 8), CAR),
             np.arange(32).reshape(4, 8) // 2,
-            "known objects: expected at most 3, one per code",
+            "known objects: expected at most 3 of class code 14",
         ),
     ],
 )

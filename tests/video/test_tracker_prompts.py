@@ -193,6 +193,16 @@ def test_several_samples_tell_where_they_differ(tiny_model: Build) -> None:
     assert predictor(tiny_model()).step(random_frame()).uncertainty is None
 
 
+def test_a_border_between_certain_pixels_is_uncertain() -> None:
+    """The entropy is that of the probabilities at the frame's size, as the confidence is."""
+    told = predictor(scripted(PICTURE), num_samples=2).step(FRAME)
+    assert told.uncertainty is not None
+    entropy, edges = told.uncertainty.class_entropy, np.diff(told.class_map.astype(int), axis=1) != 0
+    beside = np.pad(edges, ((0, 0), (1, 0))) | np.pad(edges, ((0, 0), (0, 1)))
+    assert entropy[beside].mean() > 0.1
+    assert entropy.min() < 0.01
+
+
 def test_samples_that_agree_are_the_single_one() -> None:
     """A model that says the same whatever the noise."""
     many, one = predictor(scripted(PICTURE), num_samples=3), predictor(scripted(PICTURE))
@@ -277,3 +287,15 @@ def test_a_batch_is_refused_before_any_video_moves_on(tiny_model: Build) -> None
 def test_settings_that_no_prediction_can_use(tiny_model: Build, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         VideoPredictor(tiny_model(), **options)
+
+
+def test_steps_are_taken_at_the_times_of_a_grid(tiny_model: Build) -> None:
+    def last_estimate(**options: Any) -> Tensor:
+        estimates: list[Tensor] = []
+        predictor(tiny_model(), **options).step(random_frame(), callback=lambda k, x, x0: estimates.append(x0))
+        return estimates[-1]
+
+    assert torch.equal(last_estimate(step_grid=[1.0, 0.5, 0.0]), last_estimate())
+    assert not torch.equal(last_estimate(step_grid=[1.0, 0.8, 0.0]), last_estimate())
+    with pytest.raises(ValueError, match="knots: expected two times or more, falling from 1 to 0"):
+        predictor(tiny_model(), step_grid=[1.0, 0.2])

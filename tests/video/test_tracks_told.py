@@ -57,8 +57,19 @@ def test_codes_for_told_objects_are_different_and_free_where_possible() -> None:
     assert codes[CAR, 1] == 2
     assert sorted(codes.values()) == [1, 2, 3]
     assert sorted(film.tracks.codes_of([(CAR, k) for k in (7, 8, 9)]).values()) == [1, 2, 3], "the code of a track"
-    with pytest.raises(ValueError, match="known objects: expected at most 3, one per code, got 4"):
+    with pytest.raises(ValueError, match=r"known objects: expected at most 3 of class code 13, .* got 4"):
         film.tracks.codes_of([(CAR, k) for k in range(4)])
+
+
+def test_more_told_objects_than_codes_share_them_across_classes() -> None:
+    """As a prediction may: a code belongs to an object together with its class."""
+    film, objects = Film(num_codes=3), [*((CAR, k) for k in (4, 5, 6)), *((PERSON, k) for k in (1, 2))]
+    codes = film.tracks.codes_of(objects)
+    assert sorted(codes[CAR, k] for k in (4, 5, 6)) == [1, 2, 3]
+    assert len({codes[PERSON, k] for k in (1, 2)}) == 2
+    boxes = [(2, 9 * k, 8, 9 * k + 7) for k in range(5)]
+    assert told(film, objects, *boxes) == [4, 5, 6, 1, 2]
+    assert film.tracks.codes_of(objects) == codes
 
 
 def test_a_told_object_in_two_parts_stays_one() -> None:
