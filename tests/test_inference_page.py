@@ -52,7 +52,7 @@ def test_every_option_of_inputs_and_outputs_is_on_the_page() -> None:
     of_sampling = {"-h", "--help", "--device", "--num_steps", "--num_steps_next", "--td_steps", "--sampler"}
     missing = {
         o
-        for o in options - of_sampling - {"--t_start_next", "--stop_unchanged", "--min_pixels", "--seed"}
+        for o in options - of_sampling - {"--t_start_next", "--stop_unchanged", "--step_grid", "--min_pixels", "--seed"}
         if f"{o}" not in PAGE
     }
     assert not missing
