@@ -29,8 +29,8 @@ from pix2seq_d.engine.validation import summary
 from pix2seq_d.models.pix2seq_d import Pix2SeqD
 from pix2seq_d.video.decode import CodeProbabilities, enlarge
 from pix2seq_d.video.panoptic_map import PanopticMap
+from pix2seq_d.video.request import Request
 from pix2seq_d.video.step_grid import read_step_grid
-from pix2seq_d.video.together import Request
 from pix2seq_d.video.tracker import VideoPredictor
 
 STEPS = (1, 2, 5, 10, 20)

@@ -22,8 +22,7 @@ from pix2seq_d.labels import LabelSpec
 from pix2seq_d.models.pix2seq_d import Pix2SeqD
 from pix2seq_d.video.known import KnownMap
 from pix2seq_d.video.panoptic_map import PanopticMap
-from pix2seq_d.video.together import predict_together
-from pix2seq_d.video.tracker import VideoPredictor
+from pix2seq_d.video.tracker import VideoPredictor, predict_together
 
 Frame = np.ndarray | Image.Image  # (H, W, 3) uint8
 KnownFrames = Mapping[int, KnownMap]  # by the number of the frame in its video, from 0

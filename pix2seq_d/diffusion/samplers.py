@@ -16,6 +16,7 @@ from pix2seq_d.diffusion.process import eps_from_x0
 from pix2seq_d.diffusion.schedule import Schedule, log_snr, time_grid
 
 Denoise = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+Sampler = Callable[..., Tensor]  # one of SAMPLERS
 Callback = Callable[[int, Tensor, Tensor], None]  # step number, x_t, x0 estimate
 
 

@@ -21,10 +21,10 @@ from pix2seq_d.diffusion.schedule import SCHEDULES, check_knots
 from pix2seq_d.models.pix2seq_d import Pix2SeqD
 from pix2seq_d.video.consensus import Consensus, find_consensus, normalised_entropy
 from pix2seq_d.video.decode import CodeProbabilities, code_probabilities, enlarge
-from pix2seq_d.video.known import KnownCodes, KnownMap
+from pix2seq_d.video.known import KnownCodes, KnownMap, code_penalty
 from pix2seq_d.video.panoptic_map import PanopticMap, Uncertainty
+from pix2seq_d.video.request import Request, sample_requests
 from pix2seq_d.video.separate import separate_objects
-from pix2seq_d.video.together import Request, predict_together
 from pix2seq_d.video.tracks import TrackIds
 
 
@@ -153,7 +153,29 @@ class VideoPredictor:
         if known is not None:
             codes = KnownCodes.of(known, self.model.label_spec, box, self.model.mask_size, self.tracks)
         self.frame_size = frame.shape
-        return Request(self, frame, box, known, codes)
+        image = torch.from_numpy(box.image(frame)).to(self.device).permute(2, 0, 1)[None].float() / 255
+        past, present = self._past()
+        later = bool(present.any())
+        t_start = self.t_start_next if later else 1.0
+        return Request(
+            image,
+            past,
+            present,
+            start=self._start(t_start),
+            t_start=t_start,
+            num_steps=self.num_steps_next if later else self.num_steps,
+            generators=self._generators(1, self.device),
+            penalty=code_penalty(
+                self.model.codec,
+                self.model.mask_size,
+                known=codes,
+                without_classes=self.without_classes,
+                device=self.device,
+            ),
+            box=box,
+            known=known,
+            codes=codes,
+        )
 
     def _generators(self, stream: int, device: torch.device | str) -> list[torch.Generator]:
         """One for each sample; the first is that of a single one."""
@@ -192,7 +214,7 @@ class VideoPredictor:
         if together is not None:
             result.uncertainty = self._uncertainty(together, codes, ids, request.box)
         elif self.num_samples > 1:  # all is known
-            result.uncertainty = Uncertainty.none(request.frame.shape[:2])
+            result.uncertainty = Uncertainty.none(request.box.source_size)
         if request.known is not None:
             result = request.known.over(result, model.label_spec)
         self.frame_index += 1
@@ -251,3 +273,76 @@ class VideoPredictor:
         agreement = together.agreement(codes)
         by_segment = {(c - 1, int(ids[c, i])): share for (c, i), share in agreement.items()}
         return Uncertainty(entropy, disagreement, by_segment)
+
+
+_SHARED = (
+    "model",
+    "num_steps",
+    "num_steps_next",
+    "td_steps",
+    "sampler",
+    "t_start_next",
+    "stop_unchanged",
+    "step_grid",
+    "num_samples",
+    "history_guidance",
+)
+
+
+@torch.inference_mode()
+def predict_together(
+    predictors: Sequence[VideoPredictor],
+    frames: Sequence[np.ndarray],
+    *,
+    known: Sequence[KnownMap | None] | None = None,
+    callback: Callback | None = None,
+) -> list[PanopticMap]:
+    """The next frame of each of several videos, in one batch.
+
+    Each video's maps are those that it would have alone, but for the rounding of batched sums: its noise is its own.
+
+    Args:
+        predictors: one per video, of one model and with equal settings; seeds may differ.
+        frames: one per video, (H, W, 3) uint8 RGB; sizes may differ between videos.
+        known: one per video, as in VideoPredictor.step; None = nothing is known.
+        callback: passed to the sampler: (step, x_t, x0 estimate), each (B N, K, h, w) of the videos that are sampled
+            together, the N samples of a video side by side.
+
+    Raises:
+        ValueError: as VideoPredictor.step, then no video moves on; or not one frame per predictor, predictors that
+            occur twice or differ in model or settings.
+    """
+    known = [None] * len(frames) if known is None else known
+    if not len(predictors) == len(frames) == len(known) or len(set(map(id, predictors))) < len(predictors):
+        raise ValueError(
+            f"frames, known: expected one for each of {len(predictors)} different predictors, "
+            f"got {len(frames)}, {len(known)}"
+        )
+    for predictor in predictors[1:]:
+        if differing := [name for name in _SHARED if getattr(predictor, name) != getattr(predictors[0], name)]:
+            raise ValueError(f"predictors: expected the same {differing[0]}")
+    requests = [p._prepare(frame, what) for p, frame, what in zip(predictors, frames, known)]
+    groups: dict[tuple[int, float, int], list[int]] = {}
+    logits: dict[int, Tensor] = {}
+    first = predictors[0]
+    for i, request in enumerate(requests):
+        if request.codes is not None and request.codes.complete:
+            assert request.penalty is not None
+            logits[i] = request.penalty
+        else:  # where the samples of others would decide the end, each alone
+            alone = 0 if first.stop_unchanged is None else i
+            groups.setdefault((request.num_steps, request.t_start, alone), []).append(i)
+    for members in groups.values():
+        found = sample_requests(
+            first.model,
+            [requests[i] for i in members],
+            sample=first.sample,
+            schedule=first.schedule,
+            td_steps=first.td_steps,
+            stop_unchanged=first.stop_unchanged,
+            knots=first.step_grid,
+            guidance=first.history_guidance,
+            callback=callback,
+        )
+        logits |= dict(zip(members, found.chunk(len(members))))
+    return [p._finish(request, logits[i]) for i, (p, request) in enumerate(zip(predictors, requests))]

@@ -14,8 +14,7 @@ from torch import Tensor
 from pix2seq_d.models.pix2seq_d import Pix2SeqD
 from pix2seq_d.video.known import KnownMap
 from pix2seq_d.video.panoptic_map import PanopticMap
-from pix2seq_d.video.together import predict_together
-from pix2seq_d.video.tracker import VideoPredictor
+from pix2seq_d.video.tracker import VideoPredictor, predict_together
 
 Build = Callable[..., Pix2SeqD]
 PICTURE = ["ss1r", "6r2r"]
