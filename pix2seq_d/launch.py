@@ -60,10 +60,10 @@ logger = logging.getLogger(__name__)
 
 def run_training(config: RunConfig) -> Path:
     """Trains as `config` says; returns the run folder, whose `model/` holds the averaged weights."""
-    if config.train.threads:
-        torch.set_num_threads(config.train.threads)
     settings = build_loop_settings(config)
     check_numbers(config)
+    if config.train.threads:
+        torch.set_num_threads(config.train.threads)
     check_data(config)
     accelerator = build_accelerator(config)
     set_seed(config.train.seed)
@@ -166,11 +166,12 @@ def check_numbers(config: RunConfig) -> None:
     """Refuses now what the first validation, or whoever loads the trained model, would refuse hours later.
 
     Raises:
-        ValueError: a number of steps, frames or pixels that is too small; averages that are none, or whose snapshots
-            belong to no checkpoint.
+        ValueError: a number of steps, frames, pixels or of the optimizer that is too small; averages that are none, or
+            whose snapshots belong to no checkpoint.
     """
     least = {"sampling.num_steps": 1, "sampling.num_steps_next": 1, "sampling.td_steps": 0, "sampling.min_pixels": 0}
-    least["train.save_every"] = 1  # the last checkpoint is what the run is for
+    least |= {f"train.{name}": 0 for name in ("lr", "warmup_steps", "lr_final", "weight_decay", "threads")}
+    least |= {"train.save_every": 1, "train.keep_checkpoints": 1}  # the last checkpoint is what the run is for
     if config.validation.every:
         names = ("num_sequences", "num_frames", "num_steps", "num_steps_next")
         least |= {f"validation.{name}": 1 for name in names}
