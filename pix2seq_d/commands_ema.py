@@ -40,7 +40,7 @@ def run_ema(arguments: argparse.Namespace) -> None:
     """Writes the average, in float32.
 
     Raises:
-        CheckpointError, ValueError: as `synthesise` and `refuse_run_folder`, or snapshots of another model than the run's.
+        CheckpointError, ValueError: as `synthesise` and `refuse_run_folder`, or snapshots of another model.
     """
     refuse_run_folder(arguments.output)
     average = synthesise(arguments.run_dir, sigma_rel=arguments.sigma_rel, step=arguments.step)
