@@ -35,7 +35,7 @@ from pix2seq_d.engine import checkpoint
 from pix2seq_d.engine.ema import WholeEMA, build_ema
 from pix2seq_d.engine.handover import copy_weights
 from pix2seq_d.engine.health import explain
-from pix2seq_d.engine.interrupts import StopSignals
+from pix2seq_d.engine.interrupts import Interrupted, StopSignals
 from pix2seq_d.engine.optim import build_optimizer
 from pix2seq_d.engine.post_hoc import (
     PowerAverages,
@@ -46,7 +46,14 @@ from pix2seq_d.engine.post_hoc import (
 )
 from pix2seq_d.engine.runlog import RunLog
 from pix2seq_d.engine.tables import class_rows, write_csv
-from pix2seq_d.engine.tracking import choose_trackers, start_trackers, track, track_picture, track_table
+from pix2seq_d.engine.tracking import (
+    choose_trackers,
+    finish_trackers,
+    start_trackers,
+    track,
+    track_picture,
+    track_table,
+)
 from pix2seq_d.engine.trainer import fit, validation_is_missing
 from pix2seq_d.engine.validation import NEED_THINGS, Validation, summary, validate
 from pix2seq_d.models.layers import compile_around_dropout, set_recompute
@@ -106,12 +113,16 @@ def run_training(config: RunConfig) -> Path:
                 progress=progress,
                 received=lambda: signals.received,
             )
+        except Interrupted:
+            finish_trackers(accelerator)
+            raise
         except RuntimeError as error:
             if (fault := explain(error, last_opened=opened.last())) is None:
                 raise
             raise fault from error
     if accelerator.is_main_process:
         logger.info("model with averaged weights: %s", checkpoint.export(run_dir))
+    finish_trackers(accelerator)
     # the order that lets gloo processes end cleanly
     accelerator.free_memory()
     del module, wrapped, optimizer, loader, prepared

@@ -86,7 +86,7 @@ def test_the_slurm_script_is_a_script() -> None:
 
 
 def test_the_slurm_script_lets_the_run_save() -> None:
-    """torchrun would kill processes 30 s after SIGTERM; the time that they are given ends before Slurm's."""
+    """30 s after SIGTERM torchrun would kill its processes; the time that they are given ends before Slurm's."""
     text = (ROOT / "configs" / "slurm" / "train.sbatch").read_text()
     (patience,) = re.findall(r"^export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=(\d+)", text, re.MULTILINE)
     (notice,) = re.findall(r"^#SBATCH --signal=B:USR1@(\d+)$", text, re.MULTILINE)
