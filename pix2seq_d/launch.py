@@ -78,7 +78,8 @@ def run_training(config: RunConfig) -> Path:
         logger.info(mapping)
     run_dir, values = Path(config.train.output_dir), dataclasses.asdict(config)
     resuming = config.train.resume and bool(checkpoint.list_checkpoints(run_dir))
-    module = build_training_loss(config, build_model(config) if resuming else initial_model(config))
+    tell = accelerator.is_main_process
+    module = build_training_loss(config, build_model(config) if resuming else initial_model(config, tell=tell))
     model, optimizer = module.model, _build_optimizer(config.train, module)
     ema, others = _build_averages(config.train, model, accelerator.device)
     _switch_memory_and_speed(model, config.train)
@@ -255,12 +256,12 @@ def build_accelerator(config: RunConfig) -> Accelerator:
     return accelerator
 
 
-def initial_model(config: RunConfig) -> Pix2SeqD:
-    """The model at step 0: random, or with the weights that the configuration names."""
+def initial_model(config: RunConfig, *, tell: bool = True) -> Pix2SeqD:
+    """The model at step 0: random, or with the weights that the configuration names; the log lists which, if `tell`."""
     model = build_model(config)
     if config.train.init_from:
         source = Pix2SeqD.from_pretrained(checkpoint.find_model(config.train.init_from))
-        copy_weights(source, model, name=config.train.init_from)
+        copy_weights(source, model, name=config.train.init_from, tell=tell)
     elif config.train.encoder_weights:
         load_encoder_weights(model.encoder.resnet, config.train.encoder_weights)
     elif config.model.norm == "frozen_batch":
