@@ -7,6 +7,8 @@ import gc
 import json
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -97,30 +99,22 @@ def run_training(config: RunConfig) -> Path:
     redo = ("validation",) if validation_is_missing(progress, start, settings) else ()
     log = _open_log(accelerator, run_dir, values, start, redo)
     state = _RunState(config, run_dir, accelerator, ema.ema_model, others, progress, log)
-    with StopSignals() as signals:
-        try:
-            fit(
-                wrapped,
-                iter(prepared),
-                optimizer,
-                accelerator=accelerator,
-                ema=ema,
-                lr_schedule=build_lr_schedule(config),
-                settings=settings,
-                log=log,
-                save=state.save,
-                validate=state.validate,
-                start=start,
-                progress=progress,
-                received=lambda: signals.received,
-            )
-        except Interrupted:
-            finish_trackers(accelerator)
-            raise
-        except RuntimeError as error:
-            if (fault := explain(error, last_opened=opened.last())) is None:
-                raise
-            raise fault from error
+    with StopSignals() as signals, _explained_end(accelerator, opened):
+        fit(
+            wrapped,
+            iter(prepared),
+            optimizer,
+            accelerator=accelerator,
+            ema=ema,
+            lr_schedule=build_lr_schedule(config),
+            settings=settings,
+            log=log,
+            save=state.save,
+            validate=state.validate,
+            start=start,
+            progress=progress,
+            received=lambda: signals.received,
+        )
     if accelerator.is_main_process:
         logger.info("model with averaged weights: %s", checkpoint.export(run_dir))
     finish_trackers(accelerator)
@@ -131,6 +125,20 @@ def run_training(config: RunConfig) -> Path:
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return run_dir
+
+
+@contextmanager
+def _explained_end(accelerator: Accelerator, opened: OpenedFiles) -> Iterator[None]:
+    """Closes the trackers of a run that a signal ends; says of errors of PyTorch what to do about them."""
+    try:
+        yield
+    except Interrupted:
+        finish_trackers(accelerator)
+        raise
+    except RuntimeError as error:
+        if (fault := explain(error, last_opened=opened.last())) is None:
+            raise
+        raise fault from error
 
 
 @dataclasses.dataclass
