@@ -17,7 +17,7 @@ from pix2seq_d.data.download import DOWNLOADS, fetch_dataset
 from pix2seq_d.data.formats import DataError
 from pix2seq_d.data.submission import SUBMISSION_FORMATS, export_predictions
 from pix2seq_d.diffusion.samplers import SAMPLERS
-from pix2seq_d.engine.checkpoint import CheckpointError, find_model
+from pix2seq_d.engine.checkpoint import MANIFEST, CheckpointError, find_model
 from pix2seq_d.engine.health import TrainingFault
 from pix2seq_d.engine.interrupts import Interrupted
 from pix2seq_d.evaluation import find_label_spec
@@ -181,8 +181,15 @@ def add_save_arguments(parser: argparse.ArgumentParser) -> None:
     add("--sampler", choices=tuple(SAMPLERS), help=kept)
 
 
+def refuse_run_folder(output: Path) -> None:
+    """Raises ValueError where a saved model would replace the settings of a run, and hide its newer checkpoints."""
+    if any((output / name).exists() for name in ("checkpoints", "log.jsonl", MANIFEST)):
+        raise ValueError(f"--output: expected a folder for a model, got that of a run or checkpoint, {output}")
+
+
 def run_save(arguments: argparse.Namespace) -> None:
     """Writes a model for sharing: averaged weights, chosen precision, sampler defaults; an existing card is kept."""
+    refuse_run_folder(arguments.output)
     source = Path(find_model(arguments.checkpoint))
     model = Pix2SeqD.from_pretrained(source)
     model.configure(

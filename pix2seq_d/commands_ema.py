@@ -6,6 +6,7 @@ import argparse
 import logging
 from pathlib import Path
 
+from pix2seq_d.commands import refuse_run_folder
 from pix2seq_d.engine.checkpoint import CheckpointError, find_model
 from pix2seq_d.engine.post_hoc import synthesise
 from pix2seq_d.models.pix2seq_d import WEIGHTS_NAME, Pix2SeqD
@@ -39,8 +40,9 @@ def run_ema(arguments: argparse.Namespace) -> None:
     """Writes the average, in float32.
 
     Raises:
-        CheckpointError, ValueError: as `synthesise`, or snapshots of another model than the run's.
+        CheckpointError, ValueError: as `synthesise` and `refuse_run_folder`, or snapshots of another model.
     """
+    refuse_run_folder(arguments.output)
     average = synthesise(arguments.run_dir, sigma_rel=arguments.sigma_rel, step=arguments.step)
     model = Pix2SeqD.from_pretrained(find_model(str(arguments.run_dir)))
     try:

@@ -7,6 +7,8 @@ import gc
 import json
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,7 +37,7 @@ from pix2seq_d.engine import checkpoint
 from pix2seq_d.engine.ema import WholeEMA, build_ema
 from pix2seq_d.engine.handover import copy_weights
 from pix2seq_d.engine.health import explain
-from pix2seq_d.engine.interrupts import StopSignals
+from pix2seq_d.engine.interrupts import Interrupted, StopSignals
 from pix2seq_d.engine.optim import build_optimizer
 from pix2seq_d.engine.post_hoc import (
     PowerAverages,
@@ -46,7 +48,14 @@ from pix2seq_d.engine.post_hoc import (
 )
 from pix2seq_d.engine.runlog import RunLog
 from pix2seq_d.engine.tables import class_rows, write_csv
-from pix2seq_d.engine.tracking import choose_trackers, start_trackers, track, track_picture, track_table
+from pix2seq_d.engine.tracking import (
+    choose_trackers,
+    finish_trackers,
+    start_trackers,
+    track,
+    track_picture,
+    track_table,
+)
 from pix2seq_d.engine.trainer import fit, validation_is_missing
 from pix2seq_d.engine.validation import NEED_THINGS, Validation, summary, validate
 from pix2seq_d.models.layers import compile_around_dropout, set_recompute
@@ -60,10 +69,10 @@ logger = logging.getLogger(__name__)
 
 def run_training(config: RunConfig) -> Path:
     """Trains as `config` says; returns the run folder, whose `model/` holds the averaged weights."""
-    if config.train.threads:
-        torch.set_num_threads(config.train.threads)
     settings = build_loop_settings(config)
     check_numbers(config)
+    if config.train.threads:
+        torch.set_num_threads(config.train.threads)
     check_data(config)
     accelerator = build_accelerator(config)
     set_seed(config.train.seed)
@@ -71,7 +80,8 @@ def run_training(config: RunConfig) -> Path:
         logger.info(mapping)
     run_dir, values = Path(config.train.output_dir), dataclasses.asdict(config)
     resuming = config.train.resume and bool(checkpoint.list_checkpoints(run_dir))
-    module = build_training_loss(config, build_model(config) if resuming else initial_model(config))
+    tell = accelerator.is_main_process
+    module = build_training_loss(config, build_model(config) if resuming else initial_model(config, tell=tell))
     model, optimizer = module.model, _build_optimizer(config.train, module)
     ema, others = _build_averages(config.train, model, accelerator.device)
     _switch_memory_and_speed(model, config.train)
@@ -89,29 +99,25 @@ def run_training(config: RunConfig) -> Path:
     redo = ("validation",) if validation_is_missing(progress, start, settings) else ()
     log = _open_log(accelerator, run_dir, values, start, redo)
     state = _RunState(config, run_dir, accelerator, ema.ema_model, others, progress, log)
-    with StopSignals() as signals:
-        try:
-            fit(
-                wrapped,
-                iter(prepared),
-                optimizer,
-                accelerator=accelerator,
-                ema=ema,
-                lr_schedule=build_lr_schedule(config),
-                settings=settings,
-                log=log,
-                save=state.save,
-                validate=state.validate,
-                start=start,
-                progress=progress,
-                received=lambda: signals.received,
-            )
-        except RuntimeError as error:
-            if (fault := explain(error, last_opened=opened.last())) is None:
-                raise
-            raise fault from error
+    with StopSignals() as signals, _explained_end(accelerator, opened):
+        fit(
+            wrapped,
+            iter(prepared),
+            optimizer,
+            accelerator=accelerator,
+            ema=ema,
+            lr_schedule=build_lr_schedule(config),
+            settings=settings,
+            log=log,
+            save=state.save,
+            validate=state.validate,
+            start=start,
+            progress=progress,
+            received=lambda: signals.received,
+        )
     if accelerator.is_main_process:
         logger.info("model with averaged weights: %s", checkpoint.export(run_dir))
+    finish_trackers(accelerator)
     # the order that lets gloo processes end cleanly
     accelerator.free_memory()
     del module, wrapped, optimizer, loader, prepared
@@ -119,6 +125,20 @@ def run_training(config: RunConfig) -> Path:
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return run_dir
+
+
+@contextmanager
+def _explained_end(accelerator: Accelerator, opened: OpenedFiles) -> Iterator[None]:
+    """Closes the trackers of a run that a signal ends; says of errors of PyTorch what to do about them."""
+    try:
+        yield
+    except Interrupted:
+        finish_trackers(accelerator)
+        raise
+    except RuntimeError as error:
+        if (fault := explain(error, last_opened=opened.last())) is None:
+            raise
+        raise fault from error
 
 
 @dataclasses.dataclass
@@ -166,11 +186,12 @@ def check_numbers(config: RunConfig) -> None:
     """Refuses now what the first validation, or whoever loads the trained model, would refuse hours later.
 
     Raises:
-        ValueError: a number of steps, frames or pixels that is too small; averages that are none, or whose snapshots
-            belong to no checkpoint.
+        ValueError: a number of steps, frames, pixels or of the optimizer that is too small; averages that are none, or
+            whose snapshots belong to no checkpoint.
     """
     least = {"sampling.num_steps": 1, "sampling.num_steps_next": 1, "sampling.td_steps": 0, "sampling.min_pixels": 0}
-    least["train.save_every"] = 1  # the last checkpoint is what the run is for
+    least |= {f"train.{name}": 0 for name in ("lr", "warmup_steps", "lr_final", "weight_decay", "threads")}
+    least |= {"train.save_every": 1, "train.keep_checkpoints": 1}  # the last checkpoint is what the run is for
     if config.validation.every:
         names = ("num_sequences", "num_frames", "num_steps", "num_steps_next")
         least |= {f"validation.{name}": 1 for name in names}
@@ -243,12 +264,12 @@ def build_accelerator(config: RunConfig) -> Accelerator:
     return accelerator
 
 
-def initial_model(config: RunConfig) -> Pix2SeqD:
-    """The model at step 0: random, or with the weights that the configuration names."""
+def initial_model(config: RunConfig, *, tell: bool = True) -> Pix2SeqD:
+    """The model at step 0: random, or with the weights that the configuration names; the log lists which, if `tell`."""
     model = build_model(config)
     if config.train.init_from:
         source = Pix2SeqD.from_pretrained(checkpoint.find_model(config.train.init_from))
-        copy_weights(source, model, name=config.train.init_from)
+        copy_weights(source, model, name=config.train.init_from, tell=tell)
     elif config.train.encoder_weights:
         load_encoder_weights(model.encoder.resnet, config.train.encoder_weights)
     elif config.model.norm == "frozen_batch":

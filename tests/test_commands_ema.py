@@ -76,6 +76,20 @@ def test_errors_are_one_line(run_dir: Path, tmp_path: Path, capsys: Capture, opt
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("name", ["checkpoints", "log.jsonl", "checkpoint.json"])
+@pytest.mark.parametrize("command", ["ema", "save"])
+def test_a_run_keeps_its_settings(run_dir: Path, tmp_path: Path, capsys: Capture, command: str, name: str) -> None:
+    """A model among a run's files would be taken for the run's newest one."""
+    (tmp_path / name).mkdir()
+    (tmp_path / "config.json").write_text("those of the run")
+    source = {"ema": ["--run", str(run_dir), "--sigma_rel", "0.2"], "save": ["--checkpoint", str(run_dir)]}[command]
+    assert entry.main([command, *source, "--output", str(tmp_path)]) == 1
+    error = capsys.readouterr().err
+    assert error == f"error: --output: expected a folder for a model, got that of a run or checkpoint, {tmp_path}\n"
+    assert files_below(tmp_path) == {"config.json"}
+    assert (tmp_path / "config.json").read_text() == "those of the run"
+
+
 def test_a_run_without_snapshots(tmp_path: Path, capsys: Capture) -> None:
     assert ema(tmp_path / "nothing", tmp_path / "out", "--sigma_rel", "0.1") == 1
     assert "nothing: expected a run with snapshots (train.post_hoc_ema), found none" in capsys.readouterr().err

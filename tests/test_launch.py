@@ -234,6 +234,12 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
         ("--train.steps 0", "steps: expected at least 1, got 0"),
         ("--train.accumulation 0", "accumulation: expected at least 1, got 0"),
         ("--train.precision fp16 --train.cpu true", "train.precision: expected"),
+        ("--train.threads -1", "train.threads: expected at least 0, got -1"),
+        ("--train.lr -1", "train.lr: expected at least 0, got -1"),
+        ("--train.lr_final -1", "train.lr_final: expected at least 0, got -1"),
+        ("--train.warmup_steps -1", "train.warmup_steps: expected at least 0, got -1"),
+        ("--train.weight_decay -1", "train.weight_decay: expected at least 0, got -1"),
+        ("--train.keep_checkpoints 0", "train.keep_checkpoints: expected at least 1, got 0"),
     ],
 )
 def test_refused_at_once(options: str, words: str, tmp_path: Path) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
+import os
 import signal
 import sys
-from multiprocessing.sharedctypes import RawArray
+from multiprocessing.sharedctypes import RawArray, RawValue
 from pathlib import Path
+from types import FrameType
 from typing import Any, Protocol
 
 from torch.utils.data import Dataset
@@ -74,7 +77,8 @@ class OpenedFiles:
     """`worker_init_fn` of a DataLoader that notes the file each worker has opened last, to be read when one dies.
 
     Workers also ignore SIGTERM and SIGINT, which reach them where a whole group of processes is to stop: the training
-    process stops them when it has finished its step.
+    process stops them when it has finished its step. Once it exits they obey: where an error has left the loader's
+    iterator alive, Python itself sends them SIGTERM then, and waits until they are gone.
 
     Args:
         num_workers: of the loader.
@@ -82,10 +86,12 @@ class OpenedFiles:
 
     def __init__(self, num_workers: int) -> None:
         self._paths = [RawArray("c", _LONGEST) for _ in range(num_workers)]
+        self._exiting = RawValue("b", 0)
+        atexit.register(setattr, self._exiting, "value", 1)  # comes before the handler of multiprocessing
 
     def __call__(self, worker_id: int) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, signal.SIG_IGN)
+            signal.signal(number, self._heed)
         slot = self._paths[worker_id]
 
         def note(event: str, arguments: tuple[Any, ...]) -> None:
@@ -93,6 +99,10 @@ class OpenedFiles:
                 slot.value = arguments[0].encode("utf-8", "surrogateescape")[: _LONGEST - 1]
 
         sys.addaudithook(note)
+
+    def _heed(self, number: int, frame: FrameType | None) -> None:
+        if self._exiting.value:
+            os._exit(0)
 
     def last(self) -> list[str]:
         """The file that each worker has opened last; "" = none."""

@@ -1,8 +1,7 @@
 """Checkpoints of a run: `RUN/checkpoints/step-00000100/`, written beside and renamed, so such a folder is complete.
 
-Each holds the training state (Accelerate's files, EMA included), the run's configuration, and the averaged model as
-`model/`, which `Pix2SeqD.from_pretrained` reads. Weights are safetensors; pickles that hold more
-than tensors and numbers are refused.
+Each holds the training state (Accelerate's files, EMA included), the configuration, and the averaged model as `model/`,
+which `Pix2SeqD.from_pretrained` reads. Weights are safetensors; pickles of more than tensors and numbers are refused.
 """
 
 from __future__ import annotations
@@ -246,19 +245,13 @@ def export(run_dir: Path) -> Path:
     checkpoints = list_checkpoints(run_dir)
     if not checkpoints:
         raise CheckpointError(f"{run_dir}: expected a run with a checkpoint, found none")
-    target = run_dir / "model"
-    partial = _new_folder(run_dir / "model.partial")
-    shutil.copytree(checkpoints[0] / "model", partial, dirs_exist_ok=True)
-    _replace_folder(partial, target)
-    return target
+    source = checkpoints[0] / "model"
+    return _write_folder(run_dir / "model", lambda folder: shutil.copytree(source, folder, dirs_exist_ok=True))
 
 
 def export_best(run_dir: Path, averaged: Pix2SeqD) -> Path:
     """Writes the averaged model to `RUN/best/`, in place of the one before; returns that folder."""
-    partial = _new_folder(run_dir / "best.partial")
-    averaged.save_pretrained(partial)
-    _replace_folder(partial, run_dir / "best")
-    return run_dir / "best"
+    return _write_folder(run_dir / "best", averaged.save_pretrained)
 
 
 def _folder(run_dir: Path, step: int) -> Path:
@@ -271,13 +264,19 @@ def _new_folder(path: Path) -> Path:
     return path
 
 
-def _replace_folder(partial: Path, target: Path) -> None:
-    old = target.with_name(target.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
-    if target.exists():
-        target.rename(old)
-    partial.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
+def _write_folder(target: Path, write: Callable[[Path], Any]) -> Path:
+    """Writes beside, and puts it in the place of an older folder; nothing stays of a write that fails."""
+    partial, old = (target.with_name(target.name + suffix) for suffix in (".partial", ".old"))
+    try:
+        write(_new_folder(partial))
+        shutil.rmtree(old, ignore_errors=True)
+        if target.exists():
+            target.rename(old)
+        partial.rename(target)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return target
 
 
 def _complete(partial: Path, folder: Path, values: Mapping[str, Any]) -> None:
@@ -285,7 +284,7 @@ def _complete(partial: Path, folder: Path, values: Mapping[str, Any]) -> None:
     files = {str(p.relative_to(partial)): p for p in sorted(partial.rglob("*")) if p.is_file()}
     sizes = {name: path.stat().st_size for name, path in files.items()}
     checksums = {name: _checksum(path) for name, path in files.items()}
-    for path in files.values():
+    for path in [*files.values(), *{path.parent for path in files.values()}]:
         sync(path)
     _write_text(partial / MANIFEST, json.dumps({**values, "files": sizes, "crc32": checksums}, indent=2))
     shutil.rmtree(folder, ignore_errors=True)
@@ -306,7 +305,9 @@ def attempt(function: Callable[..., Any], *arguments: Any) -> list[str]:
     try:
         function(*arguments)
     except (OSError, RuntimeError, SafetensorError) as error:
-        return [_first_line(error)]
+        reason = _first_line(error)
+        torn = re.search("PytorchStreamWriter|inline_container|iostream", reason)  # PyTorch knows no better words
+        return [f"a file was cut off, as on a full disk ({reason})" if torn else reason]
     return []
 
 
@@ -327,6 +328,7 @@ def _write_text(path: Path, text: str) -> None:
     partial.write_text(text)
     sync(partial)
     partial.replace(path)
+    sync(path.parent)
 
 
 def sync(path: Path) -> None:

@@ -57,7 +57,7 @@ def match_codes(source: Pix2SeqD, target: Pix2SeqD) -> CodeMatch:
     return CodeMatch(rows, planes)
 
 
-def copy_weights(source: Pix2SeqD, target: Pix2SeqD, *, name: str) -> None:
+def copy_weights(source: Pix2SeqD, target: Pix2SeqD, *, name: str, tell: bool = True) -> None:
     """Starts `target` from `source`; the log lists every tensor that does not go over whole.
 
     Tensors of equal name and shape are copied. Those that depend on codes are copied by `match_codes`: logits of the
@@ -68,6 +68,7 @@ def copy_weights(source: Pix2SeqD, target: Pix2SeqD, *, name: str) -> None:
         source: model to start from.
         target: model that is to be trained; changed in place.
         name: of the source, for messages.
+        tell: write the log; of several processes one is enough.
 
     Raises:
         CheckpointError: less than half of the target's weights would come from the source; nothing is changed.
@@ -81,6 +82,8 @@ def copy_weights(source: Pix2SeqD, target: Pix2SeqD, *, name: str) -> None:
     if share < 0.5:
         raise CheckpointError(f"{name}: only {share:.0%} of the weights fit this model configuration")
     target.load_state_dict({**whole, **{k: p.value for k, p in parts.items()}}, strict=False)
+    if not tell:
+        return
     if told := _describe_classes(source, target, match):
         logger.warning("%s: %s", name, told)
     _list(f"{name}: %d tensors are taken in part: %s", [f"{k} ({p.note})" for k, p in parts.items() if p.note])

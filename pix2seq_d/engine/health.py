@@ -157,4 +157,6 @@ def explain(error: RuntimeError, *, last_opened: Sequence[str] = ()) -> Training
     if re.search(r"DataLoader worker \(pid.*(exited unexpectedly|is killed by signal)", text):
         files = ", ".join(path for path in last_opened if path) or "none"
         return TrainingFault(f"a loader process died; files that the loader had opened last: {files} ({text[:200]})")
+    if re.search(r"Connection (closed|reset) by peer|ncclRemoteError", text):
+        return TrainingFault(f"another process of this run has ended: what it said is the cause ({text[:200]})")
     return None

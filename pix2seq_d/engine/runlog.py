@@ -32,7 +32,7 @@ class RunLog:
         self.path, self.also = run_dir / "log.jsonl", also
         run_dir.mkdir(parents=True, exist_ok=True)
         if self.path.exists():
-            lines = [(line, _parse(line)) for line in self.path.read_text().splitlines()]
+            lines = [(line, _parse(line)) for line in _lines(self.path)]
             last = {kind: start - 1 for kind in redo}
             kept = [x for x, record in lines if record.get("step", math.inf) <= last.get(record.get("kind", ""), start)]
             write_bytes(self.path, "".join(line + "\n" for line in kept).encode())
@@ -56,17 +56,22 @@ class RunLog:
 
 
 def read_log(run_dir: Path, kind: str) -> list[dict[str, Any]]:
-    """The records of one kind, oldest first; a half-written last line is left out."""
-    lines = (run_dir / "log.jsonl").read_text().splitlines()
-    return [record for record in map(_parse, lines) if record.get("kind") == kind]
+    """The records of one kind, oldest first; what is no record is left out."""
+    return [record for record in map(_parse, _lines(run_dir / "log.jsonl")) if record.get("kind") == kind]
 
 
 def _json_value(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def _lines(path: Path) -> list[str]:
+    return path.read_text(errors="replace").splitlines()  # a crash of the machine can leave any bytes
+
+
 def _parse(line: str) -> dict[str, Any]:
+    """The record; {} for a line that is half-written or damaged."""
     try:
-        return json.loads(line)
+        record = json.loads(line)
     except json.JSONDecodeError:
         return {}
+    return record if isinstance(record, dict) else {}

@@ -52,16 +52,28 @@ def start_trackers(accelerator: Accelerator, run_dir: Path, settings: Mapping[st
         run_dir: whose name runs get where the tracker lets them have one.
         settings: sections of the configuration.
         start: steps done; of later ones TensorBoard shows what is tracked from now on.
+
+    Raises:
+        ValueError: one of them cannot be opened (no account, no server).
     """
     options: dict[str, Any] = {"wandb": {"name": run_dir.name}}
     if start:
         options["tensorboard"] = {"purge_step": start + 1}
     flat = {f"{section}.{key}": _plain(v) for section, values in settings.items() for key, v in values.items()}
-    accelerator.init_trackers(PROJECT, config=flat, init_kwargs=options)
+    try:
+        accelerator.init_trackers(PROJECT, config=flat, init_kwargs=options)
+    except Exception as error:  # libraries, networks and servers of every kind
+        raise ValueError(f"train.trackers: cannot be opened, leave out what fails: {error}") from error
     for tracker in accelerator.trackers if accelerator.is_main_process else ():
         takes = {"pictures": _takes_pictures(tracker), "tables": _takes_tables(tracker)}
         if missing := [kind for kind, taken in takes.items() if not taken]:
             logger.info("tracker %s takes no %s: see %s", tracker.name, " and no ".join(missing), run_dir / "samples")
+
+
+def finish_trackers(accelerator: Accelerator) -> None:
+    """Closes them; call it where a run is done or stopped by a signal, before `end_training`, which lets them fail."""
+    _each(accelerator, lambda tracker: tracker.finish())
+    accelerator.trackers.clear()
 
 
 def track(accelerator: Accelerator, kind: str, step: int, values: Mapping[str, Any]) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -127,6 +129,35 @@ def test_the_file_of_a_worker_that_dies_is_known(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="DataLoader worker"):
         next(iterator)
     assert opened.last() == [str(tmp_path / "1.png")]
+
+
+class Broken(Dataset[int]):
+    """No item can be read."""
+
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, index: int) -> int:
+        raise DataError(f"{index}.png: expected a PNG file, found none")
+
+
+def end_with_a_living_iterator() -> None:
+    """The end of a process whose loader met a bad file: the error keeps the iterator, and so the workers, alive."""
+    batches: DataLoader[int] = DataLoader(Broken(), num_workers=2, worker_init_fn=OpenedFiles(2))
+    iterator = iter(batches)
+    try:
+        next(iterator)
+    except DataError as error:
+        sys.exit(f"{iterator}: {error}")
+
+
+def test_a_process_that_ends_does_not_wait_for_its_workers() -> None:
+    command = [sys.executable, "-c", "import test_loader_faults as t; t.end_with_a_living_iterator()"]
+    path = os.pathsep.join([str(Path(__file__).parents[2]), str(Path(__file__).parent)])
+    environment = {**os.environ, "PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "0.png: expected a PNG file" in done.stderr
 
 
 def test_batches_of_the_first_release() -> None:

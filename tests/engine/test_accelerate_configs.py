@@ -83,3 +83,11 @@ def test_the_slurm_script_is_a_script() -> None:
     path = ROOT / "configs" / "slurm" / "train.sbatch"
     assert subprocess.run(["bash", "-n", str(path)], check=False).returncode == 0
     assert "Not run by us" in path.read_text()
+
+
+def test_the_slurm_script_lets_the_run_save() -> None:
+    """30 s after SIGTERM torchrun would kill its processes; the time that they are given ends before Slurm's."""
+    text = (ROOT / "configs" / "slurm" / "train.sbatch").read_text()
+    (patience,) = re.findall(r"^export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=(\d+)", text, re.MULTILINE)
+    (notice,) = re.findall(r"^#SBATCH --signal=B:USR1@(\d+)$", text, re.MULTILINE)
+    assert 120 <= int(patience) < int(notice)

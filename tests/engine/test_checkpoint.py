@@ -182,6 +182,36 @@ def test_a_checkpoint_of_the_first_release_counts_no_samples(saved: tuple[State,
     assert found == Progress(samples=None)
 
 
+# the disk
+
+
+def test_a_file_that_pytorch_could_not_finish_is_explained(
+    saved: tuple[State, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What torch.save says on a full disk names neither the disk nor the file."""
+    state, run_dir = saved
+
+    def full(*_: Any) -> None:
+        raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 271296 vs 271188")
+
+    monkeypatch.setattr(state.accelerator, "save_state", full)
+    with pytest.raises(CheckpointError, match=r"step-00000003: could not .*: a file was cut off, as on a full disk \("):
+        state.save(run_dir, 3)
+    assert steps(run_dir) == [2, 1]
+
+
+def test_names_and_files_are_on_the_disk_before_the_checkpoint_has_its_name(
+    saved: tuple[State, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut must not leave a folder of that name without its files."""
+    state, run_dir = saved
+    partial, synced = run_dir / "checkpoints" / "step-00000003.partial", set()
+    monkeypatch.setattr(checkpoint, "sync", synced.add)
+    folder = state.save(run_dir, 3)
+    wanted = {partial / name for name in files_below(folder) - {"checkpoint.json"}}
+    assert synced >= wanted | {partial, partial / "model", partial / "checkpoint.json.partial", folder.parent}
+
+
 # foreign files
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from saved_states import State
 from tiny_runs import accelerate_state, files_below  # noqa: F401
 
-from pix2seq_d.engine.checkpoint import CheckpointError, export, find_model
+from pix2seq_d.engine.checkpoint import CheckpointError, export, export_best, find_model
 
 pytestmark = pytest.mark.usefixtures("accelerate_state")
 
@@ -81,3 +85,24 @@ def test_export_replaces_the_model_before(saved: tuple[State, Path]) -> None:
 def test_export_without_a_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="expected a run with a checkpoint, found none"):
         export(tmp_path)
+
+
+@pytest.mark.parametrize("write", [export, lambda run_dir: export_best(run_dir, _Full())])
+def test_nothing_stays_of_a_model_that_does_not_fit_on_the_disk(
+    saved: tuple[State, Path], write: Callable[[Path], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, run_dir = saved
+    before = files_below(export(run_dir)), export_best(run_dir, saved[0].ema.ema_model)
+    monkeypatch.setattr(shutil, "copytree", lambda source, target, **_: _Full().save_pretrained(target))
+    with pytest.raises(OSError, match="No space left on device"):
+        write(run_dir)
+    assert sorted(p.name for p in run_dir.iterdir()) == ["best", "checkpoints", "model"]
+    assert files_below(run_dir / "model") == files_below(before[1]) == before[0]
+
+
+class _Full:
+    """A model on a disk that has room for half of it."""
+
+    def save_pretrained(self, folder: Any) -> None:
+        (folder / "model.safetensors").write_bytes(bytes(100))
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -132,6 +132,9 @@ def test_other_classes(tiny_model: Build, caplog: pytest.LogCaptureFixture) -> N
         "denoiser.stem_cond.weight (10 of 13 inputs, of 13 there), "
         "denoiser.out.weight (10 of 17 outputs, of 17 there), denoiser.out.bias (10 of 17 outputs, of 17 there)",
     ]
+    caplog.clear()
+    copy_weights(source, target, name="some/run", tell=False)
+    assert told(caplog) == []
 
 
 def test_bits_as_output(tiny_model: Build) -> None:

@@ -129,5 +129,19 @@ def test_a_loader_process_that_dies_names_the_file(text: str) -> None:
     assert "a loader process died; files that the loader had opened last: images/000007.png (" in str(told)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[/gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:25502. This is ...",
+        "NCCL error in: ProcessGroupNCCL.cpp:2251, remote process exited ...\nncclRemoteError: ...",
+    ],
+)
+def test_a_process_that_is_gone_is_told_by_the_others(text: str) -> None:
+    """Theirs is not the error to read: it stood last, as a traceback."""
+    told = str(explain(RuntimeError(text)))
+    assert told.startswith("another process of this run has ended: what it said is the cause (")
+    assert "\n" not in told
+
+
 def test_other_errors_stay_themselves() -> None:
     assert explain(RuntimeError("shapes differ"), last_opened=["a.png"]) is None

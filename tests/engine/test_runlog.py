@@ -67,6 +67,20 @@ def test_half_written_last_line(tmp_path: Path, tail: str) -> None:
     assert all(json.loads(line) for line in log.path.read_text().splitlines())
 
 
+@pytest.mark.parametrize("rubbish", [b"\x00" * 9, b"\xff\x98", b"5", b"null", b'"train"'])
+def test_lines_that_are_no_records_are_passed_over(tmp_path: Path, rubbish: bytes) -> None:
+    """As a crash of the machine leaves them: the run goes on, and its curves can be drawn."""
+    log = RunLog(tmp_path)
+    log.write("train", 1)
+    with log.path.open("ab") as file:
+        file.write(rubbish + b"\n")
+    log.write("train", 2)
+    assert steps(tmp_path) == [1, 2]
+    RunLog(tmp_path, start=2)
+    assert steps(tmp_path) == [1, 2]
+    assert len(log.path.read_bytes().splitlines()) == 2
+
+
 def test_records_to_be_made_again_go(tmp_path: Path) -> None:
     """The run was cut off between the validation of step 4 and the note that it was done."""
     log = RunLog(tmp_path)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import signal
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
@@ -21,6 +23,7 @@ from tiny_runs import accelerate_state, read_records, tiny_config  # noqa: F401
 from pix2seq_d import launch
 from pix2seq_d.data.formats import read_image
 from pix2seq_d.engine import tracking
+from pix2seq_d.engine.interrupts import Interrupted
 from pix2seq_d.engine.runlog import RunLog
 from pix2seq_d.engine.tracking import choose_trackers, markdown, start_trackers, track, track_picture, track_table
 
@@ -222,6 +225,44 @@ def test_a_run_with_a_tracker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     ((step, name, columns, data),) = own.tables
     assert (step, name, columns[0], len(data)) == (3, "validation/classes", "Class", 19)
     assert own.finished
+
+
+def test_a_tracker_that_fails_in_the_end(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The model is there, and the run has ended well."""
+
+    def fails() -> None:
+        raise ConnectionError("no route to host")
+
+    broken, own = Own("broken"), Own()
+    monkeypatch.setattr(broken, "finish", fails)
+    monkeypatch.setattr(launch, "choose_trackers", lambda names: [broken, own])
+    assert launch.run_training(tiny_config(tmp_path / "run", "--train.steps", "1")) == tmp_path / "run"
+    assert own.finished
+    assert [r.getMessage().split(",")[0] for r in caplog.records if "broken" in r.getMessage()][-1:] == [
+        "tracker broken failed and gets nothing more"
+    ]
+
+
+def test_a_run_that_a_signal_stops_closes_its_trackers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = Own()
+    monkeypatch.setattr(launch, "choose_trackers", lambda names: [own])
+    monkeypatch.setattr(own, "log", lambda values, step=None: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(Interrupted):
+        launch.run_training(tiny_config(tmp_path / "run"))
+    assert own.finished
+
+
+def test_a_tracker_that_cannot_be_opened(started: Callable[..., Accelerator], monkeypatch: pytest.MonkeyPatch) -> None:
+    own = Own()
+
+    def fails(values: dict[str, Any]) -> None:
+        raise RuntimeError("no account")
+
+    monkeypatch.setattr(own, "store_init_configuration", fails)
+    with pytest.raises(ValueError, match=r"^train\.trackers: cannot be opened, leave out what fails: no account$"):
+        started(own)
 
 
 def test_resuming_hides_what_tensorboard_has_of_later_steps(tmp_path: Path) -> None:
