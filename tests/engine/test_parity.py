@@ -118,6 +118,13 @@ def test_averages_samples_and_faults_of_two_processes(together: Path) -> None:
         assert whole > 0.1
 
 
+def test_gradients_are_exchanged_once_per_optimizer_step(together: Path) -> None:
+    """Not in the first of two micro-steps."""
+    exchanges = json.loads((together / "report.json").read_text())["exchanges"]
+    assert len(exchanges) == 2
+    assert all(first == 0 < last for first, last in exchanges)
+
+
 def test_two_processes_write_one_snapshot(alone: Path, together: Path) -> None:
     """One file each, and averages within float16's rounding (2^-11 of a weight) of each other."""
     assert files_below(together / "post_hoc") == files_below(alone / "post_hoc") == {"step-00000020.safetensors"}

@@ -18,14 +18,16 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from tiny_runs import PARITY_OPTIONS, tiny_config
 from torch import nn
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.distributed.fsdp import fully_shard
 
 from pix2seq_d import launch
-from pix2seq_d.build import build_model, build_train_loader
+from pix2seq_d.build import build_model, build_train_loader, build_training_loss
 from pix2seq_d.data import formats
 from pix2seq_d.engine import checkpoint
 from pix2seq_d.engine.ema import build_ema, build_power_ema, ema_distance
 from pix2seq_d.engine.post_hoc import PowerAverages, write_snapshot
+from pix2seq_d.engine.trainer import Loop, LoopSettings
 
 
 def main(run_dir: Path) -> None:
@@ -39,6 +41,7 @@ def main(run_dir: Path) -> None:
         "faults": gather_object([failing_save(run_dir / "failing", accelerator)]),
         "snapshot_faults": gather_object([failing_snapshot(run_dir / "no folder", accelerator)]),
         "sharded": gather_object([sharded_average()]),
+        "exchanges": gather_object([gradient_exchanges(config)]),
     }
     if accelerator.is_main_process:
         (run_dir / "report.json").write_text(json.dumps(report))
@@ -94,6 +97,28 @@ def failing_snapshot(run_dir: Path, accelerator: Accelerator) -> str:
     except checkpoint.CheckpointError as error:
         return str(error)
     return "saved"
+
+
+def gradient_exchanges(config: Any) -> list[int]:
+    """How often the processes exchange gradients in each of two micro-steps of an optimizer step."""
+    accelerator = Accelerator(cpu=True, gradient_accumulation_steps=2)
+    module = build_training_loss(config, build_model(config))
+    wrapped, optimizer = accelerator.prepare(module, torch.optim.AdamW(module.parameters()))
+    loader = accelerator.prepare(build_train_loader(config, module.model, start=0, num_processes=2))
+    exchanges: list[int] = []
+    counts = []
+
+    def backward(loss: torch.Tensor) -> None:
+        exchanges.clear()
+        original_backward(loss)
+        counts.append(len(exchanges))
+
+    wrapped.register_comm_hook(None, lambda _, bucket: exchanges.append(1) or allreduce_hook(None, bucket))
+    original_backward, accelerator.backward = accelerator.backward, backward
+    settings = LoopSettings(steps=1, batch_size=config.train.batch_size, accumulation=2)
+    loop = Loop(wrapped, iter(loader), optimizer, accelerator=accelerator, settings=settings, received=lambda: 0)
+    assert loop.step(0).taken
+    return counts
 
 
 class _Averaged(nn.Linear):
