@@ -304,6 +304,8 @@ class _Video:
                 _check_known(known, self.predictor.model.label_spec, image, where)
             self.count += 1
             return image, known
+        if wrong := [k for k in self.known if k >= self.count]:  # of frames that came without a number of them
+            raise ValueError(f"{self.name.format(wrong[0])}: expected known of frames 0..{self.count - 1}")
         return None
 
 

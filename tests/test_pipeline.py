@@ -275,6 +275,14 @@ def test_known_maps_that_do_not_fit_are_refused(
         pipeline(videos, known=known)
 
 
+def test_known_frames_beyond_the_end_of_a_stream_are_refused(pipeline: Pix2SeqDPipeline) -> None:
+    """How long a generator is shows when it ends."""
+    known = {2: KnownMap(np.zeros((40, 70), np.uint8), np.zeros((40, 70), np.int32))}
+    for predict in (pipeline, lambda *args, **options: list(pipeline.stream(*args, **options))):
+        with pytest.raises(ValueError, match=r"^frame 2: expected known of frames 0\.\.1"):
+            predict(iter(frames(2)), known=known)
+
+
 # seeds
 
 

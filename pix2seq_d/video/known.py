@@ -83,6 +83,7 @@ class KnownCodes:
         instance_codes: (h, w) int64, 0 = unknown or none.
         is_thing: (h, w) bool, of the known classes.
         ids: {(class code, instance code): id} of the objects.
+        last_id: the largest id of the frame, also of objects too small for the mask; 0 = none.
         complete: every pixel of the frame is known, and so is every object.
     """
 
@@ -90,6 +91,7 @@ class KnownCodes:
     instance_codes: np.ndarray
     is_thing: np.ndarray
     ids: dict[tuple[int, int], int]
+    last_id: int
     complete: bool
 
     @classmethod
@@ -104,6 +106,7 @@ class KnownCodes:
             ValueError: as KnownMap.check, or more objects than the model has codes.
         """
         known.check(spec, box.source_size)
+        last_id = int(known.instance_map[spec.is_thing(known.class_map)].max(initial=0))
         whole = known.has_instances(spec) if tracks.num_codes else known.class_map != VOID_ID
         class_map, ids, seen = (
             box.map(values, mask_size, fill=fill)
@@ -119,7 +122,7 @@ class KnownCodes:
         for (class_code, object_id), code in codes.items():
             instance_codes[(class_codes == class_code) & (ids == object_id)] = code
         by_code = {(class_code, code): object_id for (class_code, object_id), code in codes.items()}
-        return cls(class_codes, instance_codes, spec.is_thing(class_map), by_code, complete)
+        return cls(class_codes, instance_codes, spec.is_thing(class_map), by_code, last_id, complete)
 
     def stacked(self, device: torch.device | str) -> Tensor:
         """(2, h, w) int64 codes."""

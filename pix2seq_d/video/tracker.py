@@ -152,7 +152,6 @@ class VideoPredictor:
         codes = None
         if known is not None:
             codes = KnownCodes.of(known, self.model.label_spec, box, self.model.mask_size, self.tracks)
-        self.frame_size = frame.shape
         image = torch.from_numpy(box.image(frame)).to(self.device).permute(2, 0, 1)[None].float() / 255
         past, present = self._past()
         later = bool(present.any())
@@ -217,7 +216,7 @@ class VideoPredictor:
             result.uncertainty = Uncertainty.none(request.box.source_size)
         if request.known is not None:
             result = request.known.over(result, model.label_spec)
-        self.frame_index += 1
+        self.frame_index, self.frame_size = self.frame_index + 1, (*request.box.source_size, 3)
         return result.only(self.only_classes) if self.only_classes else result
 
     def _clean(self, probabilities: CodeProbabilities, request: Request) -> CodeProbabilities:
@@ -246,6 +245,8 @@ class VideoPredictor:
         if len(codes) < 2:
             return probabilities, ids
         class_codes, instance_codes = codes.cpu().numpy()
+        if known is not None:
+            self.tracks.reserve(known.last_id)
         kept, tracks = self.tracks.update(class_codes, instance_codes, known.ids if known else None)
         for key, track_id in tracks.items():
             ids[key] = track_id

@@ -136,6 +136,10 @@ class TrackIds:
         self.tracks: list[Track] = []
         self.last_id = first_id - 1
 
+    def reserve(self, last_id: int) -> None:
+        """New tracks get ids above this one, which a user has given to an object."""
+        self.last_id = max(self.last_id, last_id)
+
     def expected_codes(self, shape: tuple[int, int]) -> np.ndarray:
         """(2, h, w) int64 classes and codes where the objects of the last frames are expected; elsewhere 0."""
         codes = np.zeros((2, *shape), np.int64)
@@ -222,7 +226,7 @@ class TrackIds:
                 for rival in self.tracks:
                     rival.code *= (rival.class_id, rival.code) != (class_id, code)
                 self.tracks[frame.owner[s]].code = code
-                self.last_id = max(self.last_id, track_id)
+                self.reserve(track_id)
         return frame.owned()
 
     def _match(self, frame: _Frame, candidates: list[int]) -> None:
