@@ -217,6 +217,7 @@ class _Passes:
             )
         if path is None or self.prompts is None:
             return predictor.step(image)
+        predictor.reserve_ids(self.prompts.last_id(self.source))  # those of the maps to come, too
         return predictor.step(image, known=self.prompts.read(path, (image.shape[0], image.shape[1])))
 
 

@@ -47,6 +47,10 @@ class KnownMap:
         if low < 0 or high >= LABEL_DIVISOR:
             raise ValueError(f"known instance_map: expected ids in 0..{LABEL_DIVISOR - 1}, got {low}..{high}")
 
+    def last_id(self, spec: LabelSpec) -> int:
+        """The largest id of its objects, 0 = none."""
+        return int(self.instance_map[spec.is_thing(self.class_map)].max(initial=0))
+
     def has_instances(self, spec: LabelSpec) -> np.ndarray:
         """(H, W) bool, pixels of which class and object are known; stuff has no object."""
         return (self.class_map != VOID_ID) & (~spec.is_thing(self.class_map) | (self.instance_map > 0))
@@ -106,7 +110,6 @@ class KnownCodes:
             ValueError: as KnownMap.check, or more objects than the model has codes.
         """
         known.check(spec, box.source_size)
-        last_id = int(known.instance_map[spec.is_thing(known.class_map)].max(initial=0))
         whole = known.has_instances(spec) if tracks.num_codes else known.class_map != VOID_ID
         class_map, ids, seen = (
             box.map(values, mask_size, fill=fill)
@@ -122,7 +125,7 @@ class KnownCodes:
         for (class_code, object_id), code in codes.items():
             instance_codes[(class_codes == class_code) & (ids == object_id)] = code
         by_code = {(class_code, code): object_id for (class_code, object_id), code in codes.items()}
-        return cls(class_codes, instance_codes, spec.is_thing(class_map), by_code, last_id, complete)
+        return cls(class_codes, instance_codes, spec.is_thing(class_map), by_code, known.last_id(spec), complete)
 
     def stacked(self, device: torch.device | str) -> Tensor:
         """(2, h, w) int64 codes."""

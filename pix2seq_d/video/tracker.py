@@ -126,6 +126,10 @@ class VideoPredictor:
         self.frame_index = 0
         self.frame_size: tuple[int, ...] | None = None
 
+    def reserve_ids(self, last_id: int) -> None:
+        """Leaves ids up to this one to what is told: objects that no known map names begin above it."""
+        self.tracks.reserve(last_id)
+
     def step(
         self, frame: np.ndarray, *, known: KnownMap | None = None, callback: Callback | None = None
     ) -> PanopticMap:
