@@ -5,6 +5,7 @@ H W frame size, h w mask size, S logit planes.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
@@ -107,7 +108,7 @@ class KnownCodes:
         A complete map goes on over the canvas's padding.
 
         Raises:
-            ValueError: as KnownMap.check, or more objects than the model has codes.
+            ValueError: as KnownMap.check, or more objects of a class than the model has codes.
         """
         known.check(spec, box.source_size)
         whole = known.has_instances(spec) if tracks.num_codes else known.class_map != VOID_ID
@@ -120,7 +121,15 @@ class KnownCodes:
             rows, cols = (np.minimum(np.arange(n), i[-1]) for n, i in zip(mask_size, inside))
             class_map, ids = (values[rows[:, None], cols] for values in (class_map, ids))
         class_codes, ids = spec.to_codes(class_map, ids)
-        codes = tracks.codes_of(_objects(class_codes, ids)) if tracks.num_codes else {}
+        objects = _objects(class_codes, ids) if tracks.num_codes else []
+        for class_code, count in Counter(class_code for class_code, _ in objects).items():
+            if count > tracks.num_codes:
+                name = spec.class_names[class_code - 1]
+                raise ValueError(
+                    f"known objects: expected at most {tracks.num_codes} of class {name}, one per instance code, "
+                    f"got {count}"
+                )
+        codes = tracks.codes_of(objects)
         instance_codes = np.zeros_like(ids)
         for (class_code, object_id), code in codes.items():
             instance_codes[(class_codes == class_code) & (ids == object_id)] = code

@@ -6,7 +6,6 @@ h w map size, S segments; a box is (top, left, bottom, right) in pixels, the lat
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -153,20 +152,11 @@ class TrackIds:
         """Codes for objects whose ids are told: a track keeps its own, any other object takes one that is free.
 
         Args:
-            objects: (class, track id); the first ones choose first.
+            objects: (class, track id); the first ones choose first. At most `num_codes` of a class.
 
         Returns:
             {(class, track id): code}, different ones within a class, and everywhere as far as there are enough.
-
-        Raises:
-            ValueError: more objects of a class than codes.
         """
-        for class_id, count in Counter(class_id for class_id, _ in objects).items():
-            if count > self.num_codes:
-                raise ValueError(
-                    f"known objects: expected at most {self.num_codes} of class code {class_id}, one per instance "
-                    f"code, got {count}"
-                )
         own = {(t.class_id, t.track_id): t.code for t in self.tracks if t.code}
         codes: dict[tuple[int, int], int] = {}
         for known in objects:
