@@ -102,6 +102,15 @@ def test_half_size_mask_samples_at_pixel_centres() -> None:
     assert Letterbox((1, 9), (1, 9)).map(np.arange(9)[None], (1, 3), fill=-1).tolist() == [[1, 4, 7]]
 
 
+def test_a_frame_thinner_than_half_a_map_pixel_is_shown_by_one() -> None:
+    """40x2 on a canvas of 16x32 is one pixel wide; the first column of a map of 8x16 is two."""
+    box = Letterbox((40, 2), (16, 32))
+    assert box.map(np.ones((40, 2), int), (8, 16), fill=0).sum(0).tolist() == [8] + [0] * 15
+    rows, columns = box.sample_positions((8, 16))
+    assert columns.tolist() == [0, 0]
+    assert (rows[2], rows[-3]) == (0, 7)
+
+
 def test_positions_are_pixel_centres() -> None:
     """A frame of 2x4 on a canvas of 4x8 whose maps have 2x4 pixels: centres at 0.5, 1.5, ..."""
     rows, cols = Letterbox((2, 4), (4, 8)).positions((2, 4))

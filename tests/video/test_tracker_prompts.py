@@ -90,6 +90,14 @@ def test_a_known_class_leaves_the_object_to_the_model() -> None:
     assert (result.class_map == CAR).sum() >= 64
 
 
+def test_a_frame_thinner_than_a_pixel_of_the_mask_is_predicted() -> None:
+    class_map = np.full((40, 2), ROAD)
+    frame, known = np.zeros((40, 2, 3), np.uint8), KnownMap(class_map, np.zeros((40, 2), int))
+    predict = predictor(scripted(PICTURE))
+    assert np.array_equal(predict.step(frame, known=known).class_map, class_map)
+    assert predict.step(frame).class_map.shape == (40, 2)
+
+
 def pixel_of(class_id: int, track_id: int, elsewhere: int) -> KnownMap:
     """One pixel that no pixel of the mask samples; all others are of one class, or unknown."""
     class_map, ids = np.full((16, 32), elsewhere), np.zeros((16, 32), int)
