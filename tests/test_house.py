@@ -307,6 +307,12 @@ def _text(path: Path) -> str:
         return ""
 
 
+def test_test_files_have_names_of_their_own() -> None:
+    """The folders are no packages: pytest cannot collect two files of one name together."""
+    names = [path.name for path in (ROOT / "tests").rglob("*.py") if path.name != "conftest.py"]
+    assert sorted(set(names)) == sorted(names)
+
+
 def test_no_paths_of_one_machine() -> None:
     machine = re.compile(r"(?<![\w.~}/-])/(?:work|root|home|Users|mnt|scratch|opt)/\w")
     assert machine.search('open("/home/someone/x")')
