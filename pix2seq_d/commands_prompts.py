@@ -17,7 +17,7 @@ def add_prompt_arguments(add: Callable[..., object]) -> None:
     text = "maps {sequence}/{frame}.png of any frames, void where nothing is known; docs/prompts.md"
     add("--past_maps", type=Path, metavar="DIR", help=text)
     add("--reverse", action="store_true", help="predict the frames before a sequence's first map backward from it")
-    text = "ids of objects that no map names begin there (default: above those met so far)"
+    text = "ids of objects that no map names begin there (default: 1; after the first map above those of all maps)"
     add("--new_ids_from", type=int, metavar="ID", help=text)
     text = "weight of guidance by the past maps: 0 none (default), -1 forgets them; doubles the time"
     add("--history_guidance", type=float, default=0.0, metavar="W", help=text)

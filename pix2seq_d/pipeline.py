@@ -285,7 +285,8 @@ class _Video:
         end = len(frames) if isinstance(frames, Sized) else max(known, default=0) + 1
         if wrong := [k for k in known if not 0 <= k < end]:
             raise ValueError(f"{name.format(wrong[0])}: expected known of frames 0..{end - 1}")
-        self.name, self.frames, self.known, self.seed, self.make = name, iter(frames), known, seed, make
+        self.known = {k: one for k, one in known.items() if one is not None}
+        self.name, self.frames, self.seed, self.make = name, iter(frames), seed, make
         self.count = 0
         self.maps: list[PanopticMap] = []
 
@@ -300,10 +301,15 @@ class _Video:
             image, size = _as_array(frame, where), self.predictor.frame_size
             if size not in (None, image.shape):
                 raise ValueError(f"{where}: expected {size} as the frames before, got {image.shape}")
+            spec = self.predictor.model.label_spec
+            for k, one in self.known.items() if size is None else ():  # all of them: the frames to come are as large
+                _check_known(one, spec, image, self.name.format(k))
             if known is not None:
-                _check_known(known, self.predictor.model.label_spec, image, where)
+                self.predictor.reserve_ids(max(one.last_id(spec) for one in self.known.values()))
             self.count += 1
             return image, known
+        if wrong := [k for k in self.known if k >= self.count]:  # of frames that came without a number of them
+            raise ValueError(f"{self.name.format(wrong[0])}: expected known of frames 0..{self.count - 1}")
         return None
 
 

@@ -152,6 +152,7 @@ class _Passes:
     ) -> None:
         self.predictor, self.source, self.files, self.on_error, self.bar = predictor, source, files, on_error, bar
         self.prompts, self.given = prompts, prompts.of(source) if prompts else {}
+        self.given_id = prompts.last_id(source) if prompts else 0
         self.skipped: list[str] = []
 
     def forward(self) -> list[str]:
@@ -217,6 +218,7 @@ class _Passes:
             )
         if path is None or self.prompts is None:
             return predictor.step(image)
+        predictor.reserve_ids(self.given_id)  # those of the maps to come, too
         return predictor.step(image, known=self.prompts.read(path, (image.shape[0], image.shape[1])))
 
 

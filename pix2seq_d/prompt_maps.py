@@ -31,6 +31,7 @@ class PromptMaps:
         label_spec: of the maps.
         paths: of every sequence the files by the names of their frames.
         digest: of what they say, hexadecimal.
+        last_ids: of every file the largest id of its objects.
         reverse: frames before the first map of a sequence are predicted backward from it; else forward, without it.
         first_id: ids of objects that no map names begin there.
     """
@@ -39,6 +40,7 @@ class PromptMaps:
     label_spec: LabelSpec
     paths: Mapping[str, Mapping[str, Path]]
     digest: str
+    last_ids: Mapping[Path, int]
     reverse: bool = False
     first_id: int = 1
 
@@ -64,11 +66,13 @@ class PromptMaps:
         if not root.is_dir():
             raise DataError(f"{root}: expected a folder of maps, found {'a file' if root.exists() else 'nothing'}")
         paths, digest = _match(root, {source.sequence_id: source for source in sources}), hashlib.sha256()
+        last_ids: dict[Path, int] = {}
         for sequence_id, frame, path in sorted((s, f, p) for s in paths for f, p in paths[s].items()):
             content = read_prompt_map(path, label_spec)
+            last_ids[path] = content.last_id(label_spec)
             digest.update(f"{sequence_id}\0{frame}\0{content.class_map.shape}".encode())
             digest.update(content.class_map.tobytes() + content.instance_map.tobytes())
-        return cls(root, label_spec, paths, digest.hexdigest()[:16], reverse, first_id)
+        return cls(root, label_spec, paths, digest.hexdigest()[:16], last_ids, reverse, first_id)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -88,6 +92,10 @@ class PromptMaps:
         """The frame from which a source is predicted both ways; 0 = forward alone."""
         first = next(iter(self.of(source)), None) if self.reverse else None
         return 0 if first is None else list(source.names).index(first)
+
+    def last_id(self, source: FrameSource) -> int:
+        """The largest id that the maps of a source give to an object, 0 = none."""
+        return max((self.last_ids[path] for path in self.of(source).values()), default=0)
 
     def read(self, path: Path, size: tuple[int, int]) -> KnownMap:
         """A map of a frame of `size` (H, W); DataError as `read_prompt_map`, and for another size."""

@@ -307,6 +307,11 @@ def _text(path: Path) -> str:
         return ""
 
 
+def test_pytest_can_collect_all_files_together() -> None:
+    names = [path.name for path in (ROOT / "tests").rglob("*.py") if path.name != "conftest.py"]
+    assert len(set(names)) == len(names)
+
+
 def test_no_paths_of_one_machine() -> None:
     machine = re.compile(r"(?<![\w.~}/-])/(?:work|root|home|Users|mnt|scratch|opt)/\w")
     assert machine.search('open("/home/someone/x")')

@@ -78,13 +78,13 @@ def test_cold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What `make demo` leaves behind, with fewer frames and steps."""
+    """What `make demo` leaves behind, with fewer frames and steps; the weights of the run draw here too."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "checkpoints").symlink_to(ROOT / "checkpoints")
+    (tmp_path / "weights").symlink_to(ROOT / "checkpoints" / "synthetic-tiny")
     synthetic.main("--output outputs/demo/data --split val --num_sequences 1 --num_frames 3".split())
     parser = argparse.ArgumentParser()
     add_inference_arguments(parser)
-    options = "--checkpoint checkpoints/synthetic-tiny --num_steps 2 --num_steps_next 1 --animation none --device cpu"
+    options = "--checkpoint weights --num_steps 2 --num_steps_next 1 --animation none --device cpu"
     folders = "--input outputs/demo/data/images/val --output_folder outputs/demo"
     run_inference(parser.parse_args(f"{folders} {options}".split()))
     printed, pictures = _execute(tmp_path, monkeypatch)

@@ -275,6 +275,30 @@ def test_known_maps_that_do_not_fit_are_refused(
         pipeline(videos, known=known)
 
 
+def test_new_objects_leave_the_ids_of_later_known_frames_alone(pipeline: Pix2SeqDPipeline) -> None:
+    class_map, instance_map = np.full((40, 70), 255, np.uint8), np.zeros((40, 70), np.int32)
+    class_map[5:15, 10:30], instance_map[5:15, 10:30] = 13, 7
+    first, later = KnownMap(class_map, instance_map), KnownMap(class_map, 100 * instance_map)
+    for maps in (pipeline(frames(2), known={0: first, 1: later}), pipeline(frames(1), known={0: first})):
+        found = set(np.unique(maps[0].instance_map).tolist()) - {0, 7}
+        assert found
+        assert min(found) > (700 if len(maps) == 2 else 7)
+
+
+def test_known_maps_of_later_frames_are_looked_at_before_the_first(pipeline: Pix2SeqDPipeline) -> None:
+    known = {1: KnownMap(np.zeros((9, 9), int), np.zeros((9, 9), int))}
+    with pytest.raises(ValueError, match=r"^frame 1: known class_map: expected \(40, 70\)"):
+        next(pipeline.stream(frames(2), known=known))
+
+
+def test_known_frames_beyond_the_end_of_a_stream_are_refused(pipeline: Pix2SeqDPipeline) -> None:
+    """How long a generator is shows when it ends."""
+    known = {2: KnownMap(np.zeros((40, 70), np.uint8), np.zeros((40, 70), np.int32))}
+    for predict in (pipeline, lambda *args, **options: list(pipeline.stream(*args, **options))):
+        with pytest.raises(ValueError, match=r"^frame 2: expected known of frames 0\.\.1"):
+            predict(iter(frames(2)), known=known)
+
+
 # seeds
 
 

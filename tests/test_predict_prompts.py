@@ -39,6 +39,9 @@ class Tracking:
         self.seen.append(f"from {first_id}")
         self.next_id, self.id = first_id, 0
 
+    def reserve_ids(self, last_id: int) -> None:
+        self.next_id = max(self.next_id, last_id + 1)
+
     def step(self, frame: np.ndarray, *, known: KnownMap | None = None) -> PanopticMap:
         self.seen.append((number_of(frame), None if known is None else int(known.instance_map.max())))
         if known is not None:
@@ -123,6 +126,12 @@ def test_new_ids_begin_where_they_are_told_to(tiny_model: Build, tmp_path: Path)
     assert ids(tmp_path / "back")["0"] == 100
     go(stand_in, source, give(tmp_path / "high", k2=65535), tmp_path / "most", reverse=True)
     assert "from 65535" in stand_in.seen, "there is no id above it"
+
+
+def test_new_objects_leave_the_ids_of_later_maps_alone(tiny_model: Build, tmp_path: Path) -> None:
+    source, maps, stand_in = clip(tmp_path / "in"), give(tmp_path / "maps", k0=7, k4=8), Tracking(tiny_model())
+    go(stand_in, source, maps, tmp_path / "out")
+    assert ids(tmp_path / "out") == {"0": 7, "1": 9, "2": 9, "3": 9, "4": 8, "5": 8}
 
 
 def test_a_complete_map_comes_out_as_it_is_and_changes_what_follows(tiny_model: Build, tmp_path: Path) -> None:

@@ -148,6 +148,7 @@ def test_a_picture_that_is_no_map(tmp_path: Path) -> None:
 def test_what_void_holds_says_nothing(tmp_path: Path) -> None:
     known = read_prompt_map(give(tmp_path / "1.png", VOID, 9), SPEC)
     assert not known.has_instances(SPEC).any()
+    assert known.last_id(SPEC) == 0
 
 
 def test_maps_that_do_not_fit_the_frames_or_the_model(tiny_model: Callable[..., Pix2SeqD], tmp_path: Path) -> None:

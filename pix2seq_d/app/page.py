@@ -199,7 +199,7 @@ class Page:
         ]
         stopped = self.stop.click(None, cancels=running)  # first: a late report would hide what the next one shows
         stopped.then(self._on_stop, [self.session, self.folder, *place[1:]], **quick)
-        self.files.upload(self._on_files, [self.files, self.session], cancels=running, **quick)
+        self.files.upload(self._on_files, [self.files, self.session, self.folder], cancels=running, **quick)
         self.example.click(self._on_example, None, cancels=running, **quick)
         self.blocks.load(self._on_example, None, **quick)
         self.frame.input(self._on_look, place, trigger_mode="always_last", **quick)
@@ -207,35 +207,34 @@ class Page:
         self.correct.click(self._on_correct, place[:2], **quick)
         self.paint.click(self._on_paint, painted, **quick)
         self.undo.click(self._on_undo, painted[:2], **quick)
-        self.cancel.click(self._on_back, [*place, self.corrected], **quick)
+        self.cancel.click(self._on_back, [*place, self.folder, self.corrected], **quick)
 
     def _on_example(self) -> Update:
         return self._opened(example_clip())
 
-    def _on_files(self, paths: list[str] | None, session: Session | None) -> Update:
+    def _on_files(self, paths: list[str] | None, session: Session | None, folder: Any) -> Update:
         try:
             return self._opened(read_clip(paths or [], max_frames=self.max_frames))
         except EXPECTED as error:
             return {
                 self.status: status_html(str(error), is_error=True),
                 self.files: None,
-                **self._idle(session),
+                **self._idle(session, folder),
             }
 
     def _opened(self, clip: FrameClip) -> Update:
-        gr, session = self.gr, Session(clip, self.model)
+        gr, session, folder = self.gr, Session(clip, self.model), TemporaryDirectory(prefix="pix2seq_d-")
         count, (height, width) = len(clip.frames), clip.size
         text = f"{count} frame{'s' if count > 1 else ''} of {width}x{height}. {clip.note or ''} Press Run."
         return {
             self.files: None,
             self.session: session,
-            self.folder: TemporaryDirectory(prefix="pix2seq_d-"),
+            self.folder: folder,
             self.status: status_html(" ".join(text.split())),
             self.frame: gr.update(value=1, maximum=max(count, 2), interactive=count > 1),
             self.picture: draw_frame(session, 0, LAYERS[0]),
             self.segments: "",
-            self.download: gr.update(value=None, interactive=False),
-            **self._idle(session),
+            **self._idle(session, folder),
         }
 
     def _on_look(self, session: Session | None, frame: int, layer: str) -> Update:
@@ -291,10 +290,10 @@ class Page:
             for progress in stream_reports(work, lock=self.lock):
                 yield self._progress(session, progress, layer)
         except EXPECTED as error:
-            yield {self.status: status_html(str(error), is_error=True), **self._idle(session)}
+            yield {self.status: status_html(str(error), is_error=True), **self._idle(session, folder)}
             return
         text = f"Done: {count} frame{'s' if count > 1 else ''}. Look at them, or correct one and propagate."
-        yield {self.status: status_html(text), **self._idle(session), self.download: self._zip(session, folder)}
+        yield {self.status: status_html(text), **self._idle(session, folder)}
 
     def _progress(self, session: Session, progress: Progress, layer: str) -> Update:
         where = f"Frame {progress.index + 1} of {len(session.clip.frames)}"
@@ -316,13 +315,12 @@ class Page:
         text = f"Stopped after {len(session.results)} of {len(session.clip.frames)} frames."
         return {
             self.status: status_html(text),
+            **self._idle(session, folder),
             **self._on_look(session, frame, layer),
-            **self._idle(session),
-            self.download: self._zip(session, folder),
         }
 
-    def _idle(self, session: Session | None) -> Update:
-        """Buttons while nothing runs; the viewer."""
+    def _idle(self, session: Session | None, folder: Any) -> Update:
+        """Buttons while nothing runs, with the maps to take home as they are now; the viewer."""
         gr = self.gr
         return {
             self.run: gr.update(interactive=session is not None),
@@ -331,16 +329,17 @@ class Page:
             self.correct: gr.update(interactive=session is not None and bool(session.results)),
             self.viewer: gr.update(visible=True),
             self.workbench: gr.update(visible=False),
+            self.download: self._zip(session, folder),
         }
 
-    def _zip(self, session: Session, folder: Any) -> Any:
-        if not session.results:
+    def _zip(self, session: Session | None, folder: Any) -> Any:
+        if session is None or not session.results:
             return self.gr.update(value=None, interactive=False)
         return self.gr.update(value=str(session.write_zip(Path(folder.name) / "maps.zip")), interactive=True)
 
     def _gone(self) -> Update:
         text = "This session has been forgotten: upload the frames again, or take the example clip."
-        return {self.status: status_html(text, is_error=True), **self._idle(None)}
+        return {self.status: status_html(text, is_error=True), **self._idle(None, None)}
 
     # correcting
 
@@ -348,6 +347,8 @@ class Page:
         if session is None:
             return self._gone()
         index = int(frame) - 1
+        if index >= len(session.results):
+            return {self.status: status_html(f"Frame {index + 1} is not predicted yet: run first.", is_error=True)}
         text = (
             f"Correcting frame {index + 1}: choose what the paint stands for, paint, apply. "
             "Propagate predicts the frames after it again."
@@ -355,6 +356,7 @@ class Page:
         return {
             self.corrected: index,
             self.status: status_html(text),
+            self.download: self.gr.update(interactive=False),  # until what is painted is in it
             self.viewer: self.gr.update(visible=False),
             self.workbench: self.gr.update(visible=True),
             **self._canvas(session, index, None),
@@ -389,9 +391,9 @@ class Page:
         session.discard(index)
         return {self.status: status_html("The map is as predicted."), **self._canvas(session, index, None)}
 
-    def _on_back(self, session: Session | None, frame: int, layer: str, index: int) -> Update:
+    def _on_back(self, session: Session | None, frame: int, layer: str, folder: Any, index: int) -> Update:
         if session is None:
             return self._gone()
         kept = index in session.edits
         text = "What you painted is kept until the frame is predicted again." if kept else "Nothing was changed."
-        return {self.status: status_html(text), **self._idle(session), **self._on_look(session, frame, layer)}
+        return {self.status: status_html(text), **self._idle(session, folder), **self._on_look(session, frame, layer)}

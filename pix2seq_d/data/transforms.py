@@ -135,7 +135,8 @@ class Letterbox:
 
     def _source_index(self, axis: int, n: int) -> np.ndarray:
         on_canvas = (np.arange(n) + 0.5) * self.target_size[axis] / n
-        on_canvas = on_canvas[on_canvas < self.visible_size[axis]]
+        inside = int((on_canvas < self.visible_size[axis]).sum())
+        on_canvas = on_canvas[: max(1, inside)]  # of a frame thinner than half a map pixel: the first shows it
         index = np.floor((on_canvas + self.offset[axis]) * self.source_size[axis] / self.content_size[axis])
         return np.minimum(index.astype(np.int64), self.source_size[axis] - 1)
 

@@ -182,7 +182,9 @@ def _holds_files(folder: Path) -> bool:
 
 
 def _readable(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    if isinstance(value, list):
+        return ", ".join(map(_readable, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _ordinal(number: int) -> str:

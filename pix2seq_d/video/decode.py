@@ -33,7 +33,10 @@ class CodeProbabilities:
     objects: Tensor | None = None
 
     def choose(self) -> tuple[Tensor, Tensor]:
-        """The most probable codes (G, H, W), instances on things only, and the probability (H, W) of the choice."""
+        """The most probable codes (G, H, W), instances on things only, and the probability (H, W) of the choice.
+
+        Where `objects` has none of a thing's class, the code is that of no object and the probability 0.
+        """
         best = [p.max(0) for p in self.planes]
         chosen = [codes[b.indices] for codes, b in zip(self.codes, best)]
         thing = self.spec.is_thing(chosen[0] - 1)
@@ -44,7 +47,7 @@ class CodeProbabilities:
                 wrong = thing & ~self.objects[chosen[0], chosen[i]]
                 allowed = self.objects[chosen[0][wrong]][:, self.codes[i]].T
                 p = torch.where(allowed, self.planes[i][:, wrong], -1).max(0)
-                chosen[i][wrong], probability[wrong] = self.codes[i][p.indices], p.values
+                chosen[i][wrong], probability[wrong] = self.codes[i][p.indices], p.values.clamp(min=0)
             chosen[i] = chosen[i] * thing
             confidence = torch.where(thing, confidence * probability, confidence)
         return torch.stack(chosen), confidence.float()

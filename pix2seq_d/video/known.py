@@ -5,6 +5,7 @@ H W frame size, h w mask size, S logit planes.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
@@ -47,6 +48,10 @@ class KnownMap:
         if low < 0 or high >= LABEL_DIVISOR:
             raise ValueError(f"known instance_map: expected ids in 0..{LABEL_DIVISOR - 1}, got {low}..{high}")
 
+    def last_id(self, spec: LabelSpec) -> int:
+        """The largest id of its objects, 0 = none."""
+        return int(self.instance_map[spec.is_thing(self.class_map)].max(initial=0))
+
     def has_instances(self, spec: LabelSpec) -> np.ndarray:
         """(H, W) bool, pixels of which class and object are known; stuff has no object."""
         return (self.class_map != VOID_ID) & (~spec.is_thing(self.class_map) | (self.instance_map > 0))
@@ -83,6 +88,7 @@ class KnownCodes:
         instance_codes: (h, w) int64, 0 = unknown or none.
         is_thing: (h, w) bool, of the known classes.
         ids: {(class code, instance code): id} of the objects.
+        last_id: the largest id of the frame, also of objects too small for the mask; 0 = none.
         complete: every pixel of the frame is known, and so is every object.
     """
 
@@ -90,6 +96,7 @@ class KnownCodes:
     instance_codes: np.ndarray
     is_thing: np.ndarray
     ids: dict[tuple[int, int], int]
+    last_id: int
     complete: bool
 
     @classmethod
@@ -101,7 +108,7 @@ class KnownCodes:
         A complete map goes on over the canvas's padding.
 
         Raises:
-            ValueError: as KnownMap.check, or more objects than the model has codes.
+            ValueError: as KnownMap.check, or more objects of a class than the model has codes.
         """
         known.check(spec, box.source_size)
         whole = known.has_instances(spec) if tracks.num_codes else known.class_map != VOID_ID
@@ -114,12 +121,20 @@ class KnownCodes:
             rows, cols = (np.minimum(np.arange(n), i[-1]) for n, i in zip(mask_size, inside))
             class_map, ids = (values[rows[:, None], cols] for values in (class_map, ids))
         class_codes, ids = spec.to_codes(class_map, ids)
-        codes = tracks.codes_of(_objects(class_codes, ids)) if tracks.num_codes else {}
+        objects = _objects(class_codes, ids) if tracks.num_codes else []
+        for class_code, count in Counter(class_code for class_code, _ in objects).items():
+            if count > tracks.num_codes:
+                name = spec.class_names[class_code - 1]
+                raise ValueError(
+                    f"known objects: expected at most {tracks.num_codes} of class {name}, one per instance code, "
+                    f"got {count}"
+                )
+        codes = tracks.codes_of(objects)
         instance_codes = np.zeros_like(ids)
         for (class_code, object_id), code in codes.items():
             instance_codes[(class_codes == class_code) & (ids == object_id)] = code
         by_code = {(class_code, code): object_id for (class_code, object_id), code in codes.items()}
-        return cls(class_codes, instance_codes, spec.is_thing(class_map), by_code, complete)
+        return cls(class_codes, instance_codes, spec.is_thing(class_map), by_code, known.last_id(spec), complete)
 
     def stacked(self, device: torch.device | str) -> Tensor:
         """(2, h, w) int64 codes."""

@@ -50,7 +50,7 @@ class PanopticMap:
 
     Attributes:
         class_map: (H, W) uint8 train ids; 255 (void) only where `only_classes` leaves a pixel out.
-        instance_map: (H, W) int32 track ids, 0 on stuff.
+        instance_map: (H, W) int32 track ids, 0 on stuff and where a thing is told that is too small for the mask.
         confidence: (H, W) float32 in [0, 1], probability of the chosen codes.
         uncertainty: None of a single sample.
     """

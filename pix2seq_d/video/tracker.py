@@ -126,6 +126,10 @@ class VideoPredictor:
         self.frame_index = 0
         self.frame_size: tuple[int, ...] | None = None
 
+    def reserve_ids(self, last_id: int) -> None:
+        """Leaves ids up to this one to what is told: objects that no known map names begin above it."""
+        self.tracks.reserve(last_id)
+
     def step(
         self, frame: np.ndarray, *, known: KnownMap | None = None, callback: Callback | None = None
     ) -> PanopticMap:
@@ -152,7 +156,6 @@ class VideoPredictor:
         codes = None
         if known is not None:
             codes = KnownCodes.of(known, self.model.label_spec, box, self.model.mask_size, self.tracks)
-        self.frame_size = frame.shape
         image = torch.from_numpy(box.image(frame)).to(self.device).permute(2, 0, 1)[None].float() / 255
         past, present = self._past()
         later = bool(present.any())
@@ -217,7 +220,7 @@ class VideoPredictor:
             result.uncertainty = Uncertainty.none(request.box.source_size)
         if request.known is not None:
             result = request.known.over(result, model.label_spec)
-        self.frame_index += 1
+        self.frame_index, self.frame_size = self.frame_index + 1, (*request.box.source_size, 3)
         return result.only(self.only_classes) if self.only_classes else result
 
     def _clean(self, probabilities: CodeProbabilities, request: Request) -> CodeProbabilities:
@@ -246,6 +249,8 @@ class VideoPredictor:
         if len(codes) < 2:
             return probabilities, ids
         class_codes, instance_codes = codes.cpu().numpy()
+        if known is not None:
+            self.tracks.reserve(known.last_id)
         kept, tracks = self.tracks.update(class_codes, instance_codes, known.ids if known else None)
         for key, track_id in tracks.items():
             ids[key] = track_id

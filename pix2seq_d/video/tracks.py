@@ -6,7 +6,6 @@ h w map size, S segments; a box is (top, left, bottom, right) in pixels, the lat
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -136,6 +135,10 @@ class TrackIds:
         self.tracks: list[Track] = []
         self.last_id = first_id - 1
 
+    def reserve(self, last_id: int) -> None:
+        """New tracks get ids above this one, which a user has given to an object."""
+        self.last_id = max(self.last_id, last_id)
+
     def expected_codes(self, shape: tuple[int, int]) -> np.ndarray:
         """(2, h, w) int64 classes and codes where the objects of the last frames are expected; elsewhere 0."""
         codes = np.zeros((2, *shape), np.int64)
@@ -149,20 +152,11 @@ class TrackIds:
         """Codes for objects whose ids are told: a track keeps its own, any other object takes one that is free.
 
         Args:
-            objects: (class, track id); the first ones choose first.
+            objects: (class, track id); the first ones choose first. At most `num_codes` of a class.
 
         Returns:
             {(class, track id): code}, different ones within a class, and everywhere as far as there are enough.
-
-        Raises:
-            ValueError: more objects of a class than codes.
         """
-        for class_id, count in Counter(class_id for class_id, _ in objects).items():
-            if count > self.num_codes:
-                raise ValueError(
-                    f"known objects: expected at most {self.num_codes} of class code {class_id}, one per instance "
-                    f"code, got {count}"
-                )
         own = {(t.class_id, t.track_id): t.code for t in self.tracks if t.code}
         codes: dict[tuple[int, int], int] = {}
         for known in objects:
@@ -222,7 +216,7 @@ class TrackIds:
                 for rival in self.tracks:
                     rival.code *= (rival.class_id, rival.code) != (class_id, code)
                 self.tracks[frame.owner[s]].code = code
-                self.last_id = max(self.last_id, track_id)
+                self.reserve(track_id)
         return frame.owned()
 
     def _match(self, frame: _Frame, candidates: list[int]) -> None:

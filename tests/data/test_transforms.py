@@ -100,6 +100,9 @@ def test_half_size_mask_samples_at_pixel_centres() -> None:
     """Canvas of 8 shown on 4: the centres 1 3 5 7 fall on pixel borders and belong to the pixel that begins there."""
     assert Letterbox((1, 8), (1, 8)).map(np.arange(8)[None], (1, 4), fill=-1).tolist() == [[1, 3, 5, 7]]
     assert Letterbox((1, 9), (1, 9)).map(np.arange(9)[None], (1, 3), fill=-1).tolist() == [[1, 4, 7]]
+    thin = Letterbox((40, 2), (16, 32))  # one pixel wide, a map's column shows two
+    assert thin.map(np.ones((40, 2), int), (8, 16), fill=0).sum(0).tolist() == [8] + [0] * 15
+    assert thin.sample_positions((8, 16))[1].tolist() == [0, 0]
 
 
 def test_positions_are_pixel_centres() -> None:

@@ -61,6 +61,15 @@ def test_a_single_sample(tmp_path: Path) -> None:
     assert not run["agreement"]
 
 
+def test_numbers_among_the_settings_are_short(tmp_path: Path) -> None:
+    grid = {"step_grid": [1.0, 0.981161972852582, 0.0], "td_steps": 2.0}
+    source, output = write_results(tmp_path, sequences=("a",), settings=grid)
+    write_report(output, open_sources(source))
+    (run,) = blocks(output / "report.html", "run-data")
+    assert dict(run["settings"])["step_grid"] == "1, 0.981162, 0"
+    assert dict(run["settings"])["td_steps"] == "2"
+
+
 def test_the_same_results_give_the_same_bytes(tmp_path: Path) -> None:
     source, output = write_results(tmp_path)
     pages = [write_report(output, open_sources(source), path=tmp_path / name).read_bytes() for name in ("1", "2")]

@@ -145,3 +145,4 @@ def test_only_known_pairs_of_class_and_code_are_chosen() -> None:
     assert codes.tolist() == [[[CAR, person]], [[2, 1]]]
     torch.testing.assert_close(confidence, torch.tensor([[0.6 * 0.3, 0.6 * 0.5]]))
     assert p.choose()[0][1].tolist() == [[1, 1]]
+    assert p.only(torch.zeros_like(objects)).choose()[1].tolist() == [[0, 0]]  # no object at all

@@ -157,7 +157,7 @@ def test_what_is_known_is_not_uncertain() -> None:
         (
             np.full((4, 8), CAR),
             np.arange(32).reshape(4, 8) // 2,
-            "known objects: expected at most 3 of class code 14",
+            "known objects: expected at most 3 of class car, one per instance code, got 8",
         ),
     ],
 )

@@ -90,6 +90,37 @@ def test_a_known_class_leaves_the_object_to_the_model() -> None:
     assert (result.class_map == CAR).sum() >= 64
 
 
+def test_a_frame_thinner_than_a_pixel_of_the_mask_is_predicted() -> None:
+    class_map = np.full((40, 2), ROAD)
+    frame, known = np.zeros((40, 2, 3), np.uint8), KnownMap(class_map, np.zeros((40, 2), int))
+    predict = predictor(scripted(PICTURE))
+    assert np.array_equal(predict.step(frame, known=known).class_map, class_map)
+    assert predict.step(frame).class_map.shape == (40, 2)
+
+
+def pixel_of(class_id: int, track_id: int, elsewhere: int) -> KnownMap:
+    """One pixel that no pixel of the mask samples; all others are of one class, or unknown."""
+    class_map, ids = np.full((16, 32), elsewhere), np.zeros((16, 32), int)
+    class_map[4, 20], ids[4, 20] = class_id, track_id
+    return KnownMap(class_map, ids)
+
+
+@pytest.mark.parametrize("num_samples", [1, 2])
+def test_a_known_thing_too_small_for_the_mask_is_no_object(tiny_model: Build, num_samples: int) -> None:
+    predict = predictor(tiny_model(image_size=(16, 32), num_instance_bits=3), num_samples=num_samples)
+    result = predict.step(FRAME, known=pixel_of(CAR, 0, elsewhere=ROAD))
+    assert (result.class_map[4, 20], result.instance_map[4, 20]) == (CAR, 0)
+    assert result.confidence.min() == result.confidence[4, 20] == 0
+    assert [s["score"] for s in result.segments_info] == [1, 0]
+
+
+def test_the_id_of_an_object_too_small_for_the_mask_is_given_to_no_other() -> None:
+    """The model sees two cars and a person, which are new."""
+    result = predictor(scripted(PICTURE)).step(FRAME, known=pixel_of(CAR, 2, elsewhere=VOID))
+    assert (result.instance_map == 2).sum() == 1
+    assert np.unique(result.instance_map).tolist() == [0, 2, 3, 4, 5]
+
+
 def test_the_denoiser_sees_what_is_known_at_every_step(tiny_model: Build) -> None:
     estimates: list[Tensor] = []
     model = tiny_model(past_offsets=())
@@ -272,6 +303,7 @@ def test_a_batch_is_refused_before_any_video_moves_on(tiny_model: Build) -> None
         with pytest.raises(ValueError, match=message):
             predict_together(predictors, frames)
     assert one.frame_index == two.frame_index == 0
+    assert one.frame_size is None
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,11 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
+from PIL import Image
 from serving import LOOPBACK, open_browser, serve
 
 from pix2seq_d.app.page import Page, import_gradio
+from pix2seq_d.app.uploads import example_clip
 from pix2seq_d.data.formats import write_image
 
 OpenPage = Callable[..., Any]
@@ -180,6 +182,32 @@ def test_nothing_is_wider_than_the_window(open_page: OpenPage) -> None:
             box = control.bounding_box()
             assert box["x"] >= 0
             assert box["x"] + box["width"] <= width
+
+
+def test_the_zip_holds_what_is_painted_and_not_propagated(tiny_model: Any) -> None:
+    """The last frame of a clip has none after it to propagate to; the handlers are called as the page calls them."""
+    pytest.importorskip("gradio", reason="Gradio (extra `app`) is not installed")
+    page = Page(tiny_model(num_instance_bits=5, num_steps=1, num_steps_next=1), max_frames=3)
+    opened = page._opened(example_clip(2))
+    session, folder = opened[page.session], opened[page.folder]
+    assert opened[page.download]["interactive"] is False
+    done = list(page._on_run(session, folder, "overlay", 1, 1, 1, 0))[-1]
+    assert done[page.download]["interactive"] is True
+    assert page._on_correct(session, 2)[page.download]["interactive"] is False
+    session.paint(1, np.ones((96, 320), bool), (0, 0))
+    back = page._on_back(session, 2, "overlay", folder, 1)
+    with zipfile.ZipFile(back[page.download]["value"]) as archive, archive.open("panoptic/000001.png") as file:
+        assert not np.asarray(Image.open(file)).any()
+
+
+def test_a_frame_that_is_not_predicted_is_not_corrected(tiny_model: Any) -> None:
+    pytest.importorskip("gradio", reason="Gradio (extra `app`) is not installed")
+    page = Page(tiny_model(num_instance_bits=5, num_steps=1, num_steps_next=1), max_frames=3)
+    session = page._opened(example_clip(2))[page.session]
+    answer = page._on_correct(session, 2)
+    assert "Frame 2 is not predicted yet: run first." in answer[page.status]
+    assert page.workbench not in answer
+    assert page._on_stop(session, None, 2, "overlay")[page.correct]["interactive"] is False
 
 
 def test_no_telemetry_no_share_no_api(tiny_model: Any) -> None:
