@@ -108,6 +108,7 @@ def main() -> None:
     parser.add_argument("--split", default="val")
     parser.add_argument("--num_sequences", type=int, default=8)
     parser.add_argument("--num_frames", type=int, default=20)
+    parser.add_argument("--num_steps_next", type=int, help="default: the model's")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rows", nargs="+", metavar="NAME", help="of the table; default: all")
     parser.add_argument("--output", type=Path)
@@ -116,6 +117,7 @@ def main() -> None:
     if unknown := set(arguments.rows or ()) - set(table):
         parser.error(f"--rows: expected some of {', '.join(table)}, got {sorted(unknown)[0]!r}")
     model = Pix2SeqD.from_pretrained(find_model(arguments.checkpoint))
+    model.configure(num_steps_next=arguments.num_steps_next)
     videos = SyntheticVideos(
         split=arguments.split,
         num_sequences=arguments.num_sequences,

@@ -169,6 +169,7 @@ def main() -> None:
     parser.add_argument("--num_sequences", type=int, default=5)
     parser.add_argument("--num_frames", type=int, default=8)
     parser.add_argument("--num_samples", type=int, nargs="*", default=[1, 2, 4, 8])
+    parser.add_argument("--num_steps_next", type=int, help="default: the model's")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--curves", type=Path, metavar="PNG")
     parser.add_argument(
@@ -176,6 +177,7 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     model = Pix2SeqD.from_pretrained(find_model(arguments.checkpoint))
+    model.configure(num_steps_next=arguments.num_steps_next)
     videos = SyntheticVideos(
         split=arguments.split,
         num_sequences=arguments.num_sequences,

@@ -55,7 +55,7 @@ MODEL_SIZES = {"tiny": TINY, "small": SMALL, "base": BASE}
 
 _SYNTHETIC_TINY = RunConfig(
     model=TINY,
-    sampling=SamplingConfig(sampler="renoise", num_steps=40, num_steps_next=5, td_steps=2.0, min_pixels=16),
+    sampling=SamplingConfig(sampler="renoise", num_steps=40, num_steps_next=3, td_steps=2.0, min_pixels=16),
     data=DataConfig(num_workers=1, num_sequences=4000),
     loss=LossConfig(past_dropout=0.3, past_dropout_all=0.4),
     train=TrainConfig(
