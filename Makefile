@@ -47,7 +47,7 @@ demo: $(READY)  ## a synthetic clip -> panoptic maps, an animation and scores, w
 		"$(DEMO)/overlay (frames), $(DEMO)/panoptic (maps) and $(DEMO)/metrics.json (scores)."
 
 test: $(READY)  ## the tests: CPU, no network
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --maxprocesses 4
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 test-slow: $(READY)  ## the tests that take minutes
 	$(RUN) -m pytest -m slow
