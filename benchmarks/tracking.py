@@ -219,8 +219,8 @@ def follow(
 class NoMotion(TrackIds):
     """Expects every object where it was."""
 
-    def _commit(self, frame: Any) -> Any:
-        result = super()._commit(frame)
+    def _commit(self, frame: Any, first_new: int) -> Any:
+        result = super()._commit(frame, first_new)
         for track in self.tracks:
             track.velocity, track.growth = np.zeros(2), 1.0
         return result
@@ -236,7 +236,7 @@ class NoJoining(TrackIds):
 class NoSplitting(TrackIds):
     """What one code swallows is one object."""
 
-    def _split_merged(self, frame: Any, visible: list[int]) -> None:
+    def _split_merged(self, frame: Any, visible: list[int], told: set[int]) -> None:
         return
 
 

@@ -132,6 +132,15 @@ def test_knee() -> None:
     assert knee([(5, 1)]) == 0
 
 
+def test_tracking_compares_every_method(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    tracking = load("tracking")
+    arguments = "--num_sequences 1 --num_frames 6 --mistakes all --methods".split()
+    monkeypatch.setattr("sys.argv", ["tracking", *arguments, *tracking["METHODS"]])
+    tracking["main"]()
+    rows = capsys.readouterr().out.splitlines()[2:]
+    assert [row.split(" | ")[1] for row in rows] == list(tracking["METHODS"])
+
+
 def test_tracking_endures(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("sys.argv", ["tracking", "--endurance", "5"])
     load("tracking")["main"]()
