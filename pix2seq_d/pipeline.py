@@ -20,6 +20,7 @@ from pix2seq_d.data.formats import to_rgb
 from pix2seq_d.data.transforms import Letterbox
 from pix2seq_d.labels import LabelSpec
 from pix2seq_d.models.pix2seq_d import Pix2SeqD
+from pix2seq_d.video.decode import read_estimate
 from pix2seq_d.video.known import KnownMap
 from pix2seq_d.video.panoptic_map import PanopticMap
 from pix2seq_d.video.tracker import VideoPredictor, predict_together
@@ -261,9 +262,7 @@ class Pix2SeqDPipeline:
         box = Letterbox((frame_size[0], frame_size[1]), self.model.image_size)
         sizes = zip(box.visible_size, self.model.mask_size, self.model.image_size)
         rows, columns = (-(-seen * mask // whole) for seen, mask, whole in sizes)
-        codes = self.model.codec.decode(x0[:1])[0, :, :rows, :columns].cpu()
-        class_map, instances = self.label_spec.from_codes(codes[0], codes[-1] * (len(codes) > 1))
-        return class_map.numpy().astype(np.uint8), instances.numpy()
+        return read_estimate(x0[:, :, :rows, :columns], self.model.codec, self.label_spec)
 
 
 class _Video:

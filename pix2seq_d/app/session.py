@@ -19,6 +19,7 @@ from pix2seq_d.data.formats import write_kitti_step
 from pix2seq_d.data.transforms import Letterbox
 from pix2seq_d.labels import LABEL_DIVISOR, VOID_ID
 from pix2seq_d.models.pix2seq_d import Pix2SeqD
+from pix2seq_d.video.decode import read_estimate
 from pix2seq_d.video.known import KnownMap
 from pix2seq_d.video.panoptic_map import PanopticMap
 from pix2seq_d.video.tracker import VideoPredictor
@@ -222,11 +223,10 @@ def _copied(predictor: VideoPredictor) -> VideoPredictor:
 
 def _read_estimate(model: Pix2SeqD, x0: Tensor, box: Letterbox) -> tuple[np.ndarray, np.ndarray]:
     """Class map and instance codes, (H, W), of the first of (N, K, h, w) estimates, read by sign."""
-    codes = model.codec.decode(x0[:1])[0].cpu()
-    class_map, instances = model.label_spec.from_codes(codes[0], codes[-1] * (len(codes) > 1))
+    class_map, instances = read_estimate(x0, model.codec, model.label_spec)
     rows, columns = (
         ((np.arange(n) + 0.5) / n * content / canvas * mask).astype(int)
         for n, content, canvas, mask in zip(box.source_size, box.content_size, box.target_size, model.mask_size)
     )
     nearest = np.ix_(rows, columns)
-    return class_map.numpy().astype(np.uint8)[nearest], instances.numpy()[nearest]
+    return class_map[nearest], instances[nearest]

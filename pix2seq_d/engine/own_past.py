@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from pix2seq_d.data.batch import Batch
-from pix2seq_d.diffusion.loss import draw
+from pix2seq_d.diffusion.noise import draw
 from pix2seq_d.diffusion.samplers import SAMPLERS
 from pix2seq_d.diffusion.schedule import Schedule
-from pix2seq_d.metrics.assignment import best_assignment
+from pix2seq_d.metrics.assignment import match_pairs
 from pix2seq_d.models.pix2seq_d import Pix2SeqD
 from pix2seq_d.video.conditioning import clip_offsets
 from pix2seq_d.video.decode import code_probabilities
@@ -185,15 +185,9 @@ def match_segments(labels: np.ndarray, classes: np.ndarray, reference: np.ndarra
     size = len(classes), len(other_classes)
     shared = np.bincount((labels * size[1] + others).ravel(), minlength=math.prod(size)).reshape(size)
     iou = shared / np.maximum(shared.sum(1)[:, None] + shared.sum(0) - shared, 1)
-    iou *= (classes[:, None] == other_classes) & (iou >= MIN_IOU)
-    rows, columns = (np.flatnonzero(iou[1:, 1:].any(axis)) + 1 for axis in (1, 0))
-    score = iou[np.ix_(rows, columns)]
-    if len(rows) <= len(columns):
-        columns = columns[best_assignment(score)]
-    else:
-        rows = rows[best_assignment(score.T)]
-    good = iou[rows, columns] > 0
-    return rows[good], other_codes[columns[good]]
+    iou *= classes[:, None] == other_classes
+    rows, columns = match_pairs(iou[1:, 1:], least=MIN_IOU)
+    return rows + 1, other_codes[columns + 1]
 
 
 def _child(generator: torch.Generator) -> torch.Generator:

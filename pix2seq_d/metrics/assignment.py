@@ -47,3 +47,24 @@ def best_assignment(score: np.ndarray) -> np.ndarray:
     columns = np.empty(n, np.int64)
     columns[row_of[row_of >= 0]] = np.flatnonzero(row_of >= 0)
     return columns
+
+
+def match_pairs(score: np.ndarray, *, least: float) -> tuple[np.ndarray, np.ndarray]:
+    """One-to-one pairs of rows and columns with the largest sum of scores; a score below `least` makes no pair.
+
+    Args:
+        score: (n, m) numbers, such as the IoU of segments.
+        least: positive.
+
+    Returns:
+        (k,) rows, ascending or not, and the (k,) columns that go with them.
+    """
+    score = np.where(score >= least, score, 0)
+    rows, columns = np.flatnonzero(score.any(1)), np.flatnonzero(score.any(0))
+    part = score[np.ix_(rows, columns)]
+    if len(rows) <= len(columns):
+        columns = columns[best_assignment(part)]
+    else:
+        rows = rows[best_assignment(part.T)]
+    good = score[rows, columns] > 0
+    return rows[good], columns[good]

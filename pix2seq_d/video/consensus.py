@@ -11,11 +11,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from pix2seq_d.metrics.assignment import best_assignment
+from pix2seq_d.metrics.assignment import match_pairs
 from pix2seq_d.video.decode import CodeProbabilities
 
 MIN_IOU = 0.1  # of an object in one sample with the same in others
@@ -135,13 +134,8 @@ def _soft_iou(masks: Tensor, others: Tensor) -> Tensor:
 
 def _match(iou: Tensor) -> dict[int, int]:
     """Row -> column of the one-to-one assignment with the largest sum, where the IoU is MIN_IOU or more."""
-    n, m = iou.shape
-    if not n or not m:
-        return {}
-    score = np.zeros((n, m + n))  # a row may stay alone
-    score[:, :m] = iou.double().cpu().numpy()
-    score[score < MIN_IOU] = 0
-    return {i: j for i, j in enumerate(best_assignment(score).tolist()) if score[i, j] > 0}
+    rows, columns = match_pairs(iou.double().cpu().numpy(), least=MIN_IOU)
+    return dict(zip(rows.tolist(), columns.tolist()))
 
 
 def _relabelled(sample: CodeProbabilities, codes: list[int], new_codes: list[int]) -> CodeProbabilities:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -127,6 +128,17 @@ def code_probabilities(logits: Tensor, codec: BitCodec, spec: LabelSpec) -> Code
     planes = [class_logits[0, 1 : spec.num_classes + 1], *(g[0, 1:] for g in instance_logits)]
     codes = tuple(torch.arange(1, len(p) + 1, device=logits.device) for p in planes)
     return CodeProbabilities(tuple(p.softmax(0) for p in planes), codes, spec)
+
+
+def read_estimate(x0: Tensor, codec: BitCodec, spec: LabelSpec) -> tuple[np.ndarray, np.ndarray]:
+    """What the first of (N, K, h, w) x0 estimates spells, its bits read by sign.
+
+    Returns:
+        (h, w) class map uint8 and instance codes int64.
+    """
+    codes = codec.decode(x0[:1])[0].cpu()
+    class_map, instances = spec.from_codes(codes[0], codes[-1] * (len(codes) > 1))
+    return class_map.numpy().astype(np.uint8), instances.numpy()
 
 
 def enlarge(p: Tensor, box: Letterbox) -> Tensor:

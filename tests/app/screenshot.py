@@ -1,4 +1,4 @@
-"""Makes the picture of docs/app.md: python tests/app/screenshot.py docs/app.png."""
+"""Makes the picture of docs/app.md: PYTHONPATH=tests python tests/app/screenshot.py docs/app.png."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import io
 import sys
 from pathlib import Path
 
+from chromium import open_chromium
 from PIL import Image
-from serving import open_browser, serve
+from serving import serve
 
 from pix2seq_d.data.formats import write_bytes
 from pix2seq_d.models.pix2seq_d import Pix2SeqD
@@ -16,7 +17,7 @@ from pix2seq_d.models.pix2seq_d import Pix2SeqD
 def take_picture(path: Path) -> None:
     """The page at 1280x800 after a run of the example clip, in 256 colours."""
     model = Pix2SeqD.from_pretrained("checkpoints/synthetic-tiny").eval()
-    with serve(model, quick=False) as url, open_browser() as browser:
+    with serve(model, quick=False) as url, open_chromium() as browser:
         page = browser.new_page(viewport={"width": 1280, "height": 800})
         page.goto(url)
         page.get_by_text("Press Run").wait_for()

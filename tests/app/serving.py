@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,23 +15,7 @@ from pix2seq_d.app.page import Page
 from pix2seq_d.app.uploads import example_clip
 from pix2seq_d.models.pix2seq_d import Pix2SeqD
 
-FLAGS = (
-    "--headless --no-sandbox --no-first-run --disable-background-networking --disable-component-update --disable-sync"
-).split()
 LOOPBACK = {"127.0.0.1", "localhost", "::1"}
-
-
-@contextmanager
-def open_browser() -> Iterator[Any]:
-    """Playwright's handle of Chromium; with its software renderer, which the editor's canvas needs."""
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    if chromium is None:
-        pytest.skip("no Chromium on this machine (Debian: apt-get install chromium)")
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright (extra `browser`) is not installed")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=chromium, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @contextmanager

@@ -13,8 +13,9 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
+from chromium import open_chromium
 from PIL import Image
-from serving import LOOPBACK, open_browser, serve
+from serving import LOOPBACK, serve
 
 from pix2seq_d.app.page import Page, import_gradio
 from pix2seq_d.app.uploads import example_clip
@@ -31,7 +32,7 @@ def url(tiny_model: Any) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def browser(url: str) -> Iterator[Any]:
-    with open_browser() as opened:
+    with open_chromium() as opened:
         yield opened
 
 

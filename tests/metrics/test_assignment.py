@@ -5,7 +5,7 @@ from itertools import permutations
 import numpy as np
 import pytest
 
-from pix2seq_d.metrics.assignment import best_assignment
+from pix2seq_d.metrics.assignment import best_assignment, match_pairs
 
 
 def test_greedy_is_not_best():
@@ -39,3 +39,14 @@ def test_a_diagonal_of_twenty_is_found():
 def test_more_rows_than_columns():
     with pytest.raises(ValueError, match=r"score: expected at most as many rows as columns, got \(3, 2\)"):
         best_assignment(np.zeros((3, 2)))
+
+
+def test_pairs_stay_alone_rather_than_below_the_least() -> None:
+    """Rows 0 and 1 want column 0: .9 + .4 is more than .8 + .3, and row 2 has nothing of .2 or more."""
+    score = np.array([[0.9, 0.3], [0.8, 0.4], [0.1, 0.19]])
+    rows, columns = match_pairs(score, least=0.2)
+    assert sorted(zip(rows.tolist(), columns.tolist())) == [(0, 0), (1, 1)]
+    swapped = match_pairs(score.T, least=0.2)
+    assert sorted(zip(*(part.tolist() for part in swapped))) == [(0, 0), (1, 1)]
+    assert [len(part) for part in match_pairs(np.zeros((0, 3)), least=0.2)] == [0, 0]
+    assert [len(part) for part in match_pairs(np.zeros((2, 3)), least=0.2)] == [0, 0]

@@ -4,35 +4,25 @@ from __future__ import annotations
 
 import io
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from chromium import open_chromium
 from PIL import Image
 from result_folder import write_results
 
 from pix2seq_d.data.sources import open_sources
 from pix2seq_d.report.write import write_report
 
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
 EVIL = "<img src=x onerror='window.hacked = 1'>"
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    if chromium is None:
-        pytest.skip("no Chromium on this machine (Debian: apt-get install chromium)")
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright (extra `browser`) is not installed")
-    with playwright.sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=chromium, args=FLAGS)
+    with open_chromium("--disable-gpu") as opened:
         yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")
